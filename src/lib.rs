@@ -1,0 +1,18 @@
+//! Starling is a leaderless, replicated key-value store in the manner of Amazon's Dynamo.
+//!
+//! Three worlds live in this crate and meet only at one seam:
+//!
+//! ```text
+//! server ──▶ protocol ◀── sim        the real world, the pure rules, the simulated world
+//! client ──▶ protocol::{wire, ring}  a library for programs
+//! cli    ──▶ {client, lab, sim, server}
+//! ```
+//!
+//! * [`protocol`] holds everything that can be wrong about a distributed system. It is pure: no clock, socket,
+//!   disk, thread, hash-map order or random source of its own.
+//! * `server` runs a `protocol::node::Node` over QUIC, a write-ahead log and sled.
+//! * `sim` runs whole clusters of the same `Node` in virtual time.
+//!
+//! Start at `protocol::node::Node` for the rules, at `client::Client` for programs, and at the README for people.
+
+pub mod protocol;
