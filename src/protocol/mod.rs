@@ -7,7 +7,9 @@
 //! Time comes in as an argument ([`time::Now`]), randomness from a seed ([`rng::Rng`]), and effects go out as plain
 //! data. The same code runs under the real driver and under the simulator.
 
+pub mod causality;
 pub mod codec;
+pub mod config;
 pub mod id;
 pub mod ring;
 pub mod rng;

@@ -1,1 +1,2 @@
 //! Placement.
+pub mod slot;

@@ -1,1 +1,3 @@
 //! What a node asks of its disk.
+
+pub mod op;

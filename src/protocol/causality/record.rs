@@ -1,0 +1,374 @@
+//! What a replica stores for a key, and the one pure function that changes it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{Dot, OperationId, OperationMark, Operations, VersionVector};
+use crate::protocol::codec;
+use crate::protocol::config::Limits;
+use crate::protocol::id::{Actor, ReapEpoch};
+
+/// One of several concurrent values of a key: a Versioned Value (*Patterns of Distributed Systems*). A deletion is a
+/// sibling without a value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sibling {
+    /// The write that made it.
+    pub dot: Dot,
+    /// Its bytes; `None` for a deletion.
+    pub value: Option<Bytes>,
+}
+
+/// What a replica stores for a key: siblings and context, and the operations that made them.
+///
+/// # Laws
+/// [`merge`](Record::merge) is commutative, associative, idempotent and monotone, within the window of remembered
+/// operations ([`Operations`]); equal records have equal bytes. `laws.rs` proves it for small scopes and attacks it at
+/// random, against a naive second implementation.
+///
+/// # Invariants
+/// * Every sibling's dot is covered by the context, and so is the dot of every remembered operation.
+/// * Siblings are sorted by dot, no dot twice.
+/// * A dot that is covered and not among the siblings is *dead*: its value was superseded, and stays so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Parts", into = "Parts")]
+pub struct Record {
+    parts: Parts,
+}
+
+/// The canonical byte layout of a record: epoch, context, siblings, operations.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Parts {
+    epoch: ReapEpoch,
+    context: VersionVector,
+    siblings: Vec<Sibling>,
+    operations: Operations,
+}
+
+/// 128 bits over a key and the canonical bytes of its record. Sums of them make up the hash tree of a slot.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RecordHash(pub u128);
+
+impl fmt::Debug for RecordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecordHash({:032x})", self.0)
+    }
+}
+
+/// A change to the record of one key, shipped to the disk as data and executed there by [`Record::apply`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A client's write, executed by its coordinator.
+    Put(Put),
+    /// Another replica's record: a write's fan-out, a repair. Exempt from all limits.
+    Merge {
+        /// The other replica's record.
+        record: Record,
+        /// The receiving node's own actor: a record that has seen more of it than this node has applied proves that
+        /// the node forgot something.
+        own: Actor,
+    },
+}
+
+/// A client's write. Its dot was issued by the coordinator for this attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// What the client had seen.
+    pub context: VersionVector,
+    /// The dot of this attempt.
+    pub dot: Dot,
+    /// The bytes; `None` deletes.
+    pub value: Option<Bytes>,
+    /// The operation that this is an attempt of.
+    pub operation: OperationId,
+    /// What a majority holds, for second and later attempts: merged before the put looks for its operation.
+    pub base: Option<Record>,
+    /// What the coordinator refuses to exceed.
+    pub limits: Limits,
+}
+
+/// What became of a [`Change`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The record is now this.
+    Changed {
+        /// The new record.
+        record: Record,
+        /// See [`Change::Merge`]: the node's own actor was ahead of the node.
+        amnesia: bool,
+    },
+    /// The record was like that before.
+    Unchanged {
+        /// The record as it is.
+        record: Record,
+    },
+    /// An earlier attempt of the same operation is already in the record. It may have been superseded since.
+    Adopted {
+        /// The record, which may have grown by the put's base.
+        record: Record,
+        /// The dot of the earlier attempt.
+        dot: Dot,
+        /// Whether the record changed (by the base).
+        changed: bool,
+    },
+    /// Nothing was changed.
+    Refused(Refusal),
+}
+
+/// Why a coordinator's own replica refused a put. Nothing was changed or logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The key has too many concurrent values.
+    #[error(
+        "the key has {0} concurrent values already; read it and write back one value with the context of that read"
+    )]
+    TooManySiblings(u32),
+    /// The record would become too large.
+    #[error(
+        "the record of the key would take {0} bytes; read it and write back one value with the context of that read"
+    )]
+    RecordTooLarge(u64),
+    /// The context would become too long.
+    #[error("the context of the key would have {0} entries")]
+    ContextTooLong(u32),
+    /// The disk is nearly full.
+    #[error("the disk of the coordinator is nearly full; free some space or write through another node")]
+    DiskFull,
+    /// The log runs too far ahead of the store.
+    #[error("the node has too many writes waiting for its disk; try again in a moment")]
+    Overloaded,
+    /// The stored record is damaged and was not refilled yet.
+    #[error("the coordinator's copy of the key is damaged; try again through another node")]
+    Lost,
+}
+
+impl Record {
+    /// What it has seen of the key.
+    #[must_use]
+    pub fn context(&self) -> &VersionVector {
+        &self.parts.context
+    }
+
+    /// The concurrent values and deletions, sorted by dot.
+    #[must_use]
+    pub fn siblings(&self) -> &[Sibling] {
+        &self.parts.siblings
+    }
+
+    /// The recent operations.
+    #[must_use]
+    pub fn operations(&self) -> &Operations {
+        &self.parts.operations
+    }
+
+    /// The epoch of the last context compaction that this record went through.
+    #[must_use]
+    pub fn epoch(&self) -> ReapEpoch {
+        self.parts.epoch
+    }
+
+    /// The distinct values, oldest dot first. Siblings with equal bytes read as one.
+    #[must_use]
+    pub fn values(&self) -> Vec<Bytes> {
+        let mut values: Vec<Bytes> = Vec::new();
+        for value in self.parts.siblings.iter().filter_map(|sibling| sibling.value.as_ref()) {
+            if !values.contains(value) {
+                values.push(value.clone());
+            }
+        }
+        values
+    }
+
+    /// Whether every sibling is a deletion, and there is at least one.
+    #[must_use]
+    pub fn is_tombstone(&self) -> bool {
+        !self.parts.siblings.is_empty() && self.parts.siblings.iter().all(|sibling| sibling.value.is_none())
+    }
+
+    /// Whether `dot` was seen and superseded.
+    #[must_use]
+    pub fn is_dead(&self, dot: Dot) -> bool {
+        self.parts.context.covers(dot) && self.find(dot).is_err()
+    }
+
+    /// The size of the canonical bytes.
+    #[must_use]
+    pub fn encoded_len(&self) -> u64 {
+        // Must agree with `Parts` under the codec: fixed-width integers, 64-bit lengths, one byte for an option.
+        let siblings: u64 = self
+            .parts
+            .siblings
+            .iter()
+            .map(|s| 16 + 1 + s.value.as_ref().map_or(0, |v| 8 + v.len() as u64))
+            .sum();
+        8 + (8 + 16 * self.parts.context.len() as u64)
+            + (8 + siblings)
+            + (8 + 32 * self.parts.operations.len() as u64)
+    }
+
+    /// The hash of the canonical bytes together with the key.
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> RecordHash {
+        Record::hash_of(key, &codec::encode(self))
+    }
+
+    /// The same hash, for a record whose canonical bytes are at hand.
+    #[must_use]
+    pub fn hash_of(key: &[u8], canonical: &[u8]) -> RecordHash {
+        let mut hasher = Xxh3::new();
+        hasher.update(&(key.len() as u64).to_le_bytes());
+        hasher.update(key);
+        hasher.update(canonical);
+        RecordHash(hasher.digest128())
+    }
+
+    /// Executes a change on what is stored (`None`: the key is absent, which is the empty record).
+    ///
+    /// The one place where records change, run by the real disk and the simulated one.
+    #[must_use]
+    pub fn apply(change: &Change, stored: Option<&Record>) -> Applied {
+        let empty = Record::default();
+        let current = stored.unwrap_or(&empty);
+        match change {
+            Change::Put(put) => Record::apply_put(put, current),
+            Change::Merge { record, own } => {
+                let amnesia = record.context().get(*own) > current.context().get(*own);
+                let merged = current.merged(record);
+                if merged == *current {
+                    Applied::Unchanged { record: merged }
+                } else {
+                    Applied::Changed { record: merged, amnesia }
+                }
+            }
+        }
+    }
+
+    fn apply_put(put: &Put, stored: &Record) -> Applied {
+        let mut record = match &put.base {
+            Some(base) => stored.merged(base),
+            None => stored.clone(),
+        };
+        // An earlier attempt may have come by way of another coordinator; making a second dot of it would bring a
+        // superseded value back to life. This comes before any refusal: what was done cannot be refused any more.
+        if let Some(dot) = record.operations().find(put.operation) {
+            let changed = record != *stored;
+            return Applied::Adopted { record, dot, changed };
+        }
+        record.put(put);
+        let limits = &put.limits;
+        if record.siblings().len() > limits.siblings_max {
+            return Applied::Refused(Refusal::TooManySiblings(record.siblings().len() as u32 - 1));
+        }
+        if record.encoded_len() > limits.record_bytes_max {
+            return Applied::Refused(Refusal::RecordTooLarge(record.encoded_len()));
+        }
+        if record.context().len() > limits.context_entries_max {
+            return Applied::Refused(Refusal::ContextTooLong(record.context().len() as u32));
+        }
+        Applied::Changed { record, amnesia: false }
+    }
+
+    /// Siblings that the client had seen go, the new one stays, the rest are kept.
+    fn put(&mut self, put: &Put) {
+        let parts = &mut self.parts;
+        parts.siblings.retain(|sibling| !put.context.covers(sibling.dot));
+        parts.context.join(&put.context);
+        parts.context.note(put.dot);
+        let sibling = Sibling { dot: put.dot, value: put.value.clone() };
+        if let Err(at) = parts.siblings.binary_search_by_key(&put.dot, |s| s.dot) {
+            parts.siblings.insert(at, sibling);
+        }
+        parts.operations.note(OperationMark { operation: put.operation, dot: put.dot });
+        self.bury_dead_operations();
+        self.parts.operations.prune();
+    }
+
+    /// Makes this record hold what either holds: the join of the semilattice.
+    pub fn merge(&mut self, other: &Record) {
+        if self == other {
+            return;
+        }
+        let (mine, theirs) = (&mut self.parts, &other.parts);
+        // A sibling survives if the other side holds it too or has never seen it.
+        mine.siblings.retain(|s| !theirs.context.covers(s.dot) || other.find(s.dot).is_ok());
+        for sibling in &theirs.siblings {
+            match mine.siblings.binary_search_by_key(&sibling.dot, |s| s.dot) {
+                // One dot names one value. Should that ever be broken, both sides must at least end up with the same
+                // bytes; the simulator asserts that it is not.
+                Ok(at) if mine.siblings[at].value < sibling.value => mine.siblings[at] = sibling.clone(),
+                Ok(_) => {}
+                Err(at) if !mine.context.covers(sibling.dot) => mine.siblings.insert(at, sibling.clone()),
+                Err(_) => {}
+            }
+        }
+        mine.context.join(&theirs.context);
+        mine.epoch = mine.epoch.max(theirs.epoch);
+        mine.operations.absorb(&theirs.operations);
+        self.bury_dead_operations();
+        self.parts.operations.prune();
+    }
+
+    /// [`merge`](Record::merge), leaving both sides as they are.
+    #[must_use]
+    pub fn merged(&self, other: &Record) -> Record {
+        let mut merged = self.clone();
+        merged.merge(other);
+        merged
+    }
+
+    /// Whether merging `other` would change nothing.
+    #[must_use]
+    pub fn includes(&self, other: &Record) -> bool {
+        self == other || self.merged(other) == *self
+    }
+
+    /// An operation with one superseded attempt is superseded in all its attempts: otherwise a retry that went through
+    /// another coordinator would surface after its value was overwritten or deleted, and bring it back.
+    fn bury_dead_operations(&mut self) {
+        let Parts { context, siblings, operations, .. } = &mut self.parts;
+        if siblings.is_empty() {
+            return;
+        }
+        let is_live = |siblings: &[Sibling], dot: Dot| siblings.binary_search_by_key(&dot, |s| s.dot).is_ok();
+        let mut doomed: Vec<Dot> = Vec::new();
+        let mut marks = operations.iter().peekable();
+        while let Some(first) = marks.next() {
+            let mut attempts = vec![first.dot];
+            while let Some(next) = marks.next_if(|next| next.operation == first.operation) {
+                attempts.push(next.dot);
+            }
+            let dead = |dot: &Dot| context.covers(*dot) && !is_live(siblings, *dot);
+            if attempts.len() > 1 && attempts.iter().any(dead) {
+                doomed.extend(attempts);
+            }
+        }
+        siblings.retain(|sibling| !doomed.contains(&sibling.dot));
+    }
+
+    fn find(&self, dot: Dot) -> Result<usize, usize> {
+        self.parts.siblings.binary_search_by_key(&dot, |sibling| sibling.dot)
+    }
+}
+
+impl From<Record> for Parts {
+    fn from(record: Record) -> Parts {
+        record.parts
+    }
+}
+
+impl TryFrom<Parts> for Record {
+    type Error = &'static str;
+
+    fn try_from(parts: Parts) -> Result<Record, Self::Error> {
+        let sorted = parts.siblings.windows(2).all(|pair| pair[0].dot < pair[1].dot);
+        let covered = parts.siblings.iter().all(|sibling| parts.context.covers(sibling.dot))
+            && parts.operations.iter().all(|mark| parts.context.covers(mark.dot));
+        if sorted && covered { Ok(Record { parts }) } else { Err("a record is not in canonical form") }
+    }
+}
+
+#[cfg(test)]
+mod tests;

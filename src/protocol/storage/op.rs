@@ -1,0 +1,120 @@
+//! The disk as an addressee: what a node asks of it and what comes back.
+//!
+//! ```text
+//! node ──Update──▶ disk ──Applied──▶ node    the merged record is known: fan out now
+//!                       ──Durable──▶ node    the log is synced that far: acknowledge now
+//! ```
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::causality::{Applied, Change, Record};
+use crate::protocol::id::NodeId;
+use crate::protocol::ring::slot::Slot;
+
+/// The position of an entry in a node's log; zero is before the first one. Rises for ever, across restarts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Lsn(pub u64);
+
+/// Names one request to the disk; given out by the node, unique within one start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Names one piece of durable state that is not per key. The log carries it; a checkpoint rewrites it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum MetaKey {
+    /// Who the node is.
+    Identity,
+    /// Its incarnation and actor, new at every start.
+    Start,
+    /// The cluster that it belongs to: identity, replicas, secret.
+    Cluster,
+    /// What it has promised while the cluster is being founded.
+    Founding,
+    /// The address book: what it knows of one member.
+    Member(NodeId),
+    /// An address that it was told to gossip with.
+    Seed(SocketAddr),
+}
+
+/// What a node asks of its disk.
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskRequest {
+    /// Read, change by [`Record::apply`], log.
+    Update {
+        /// Comes back with the reply.
+        ticket: Ticket,
+        /// The slot of the key.
+        slot: Slot,
+        /// The key.
+        key: Bytes,
+        /// The change.
+        change: Change,
+    },
+    /// Read one key.
+    Read {
+        /// Comes back with the reply.
+        ticket: Ticket,
+        /// The slot of the key.
+        slot: Slot,
+        /// The key.
+        key: Bytes,
+    },
+    /// Replace pieces of the state that is not per key, all at once; `None` removes one.
+    Meta {
+        /// Comes back with the reply.
+        ticket: Ticket,
+        /// The pieces.
+        entries: Vec<(MetaKey, Option<Bytes>)>,
+    },
+}
+
+/// What a store holds for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Nothing, and nothing was lost either.
+    Absent,
+    /// This.
+    Present(Record),
+    /// Something that can no longer be read. Never answered as *absent*: a lost record is no reply.
+    Lost,
+}
+
+/// What the disk answers. Replies to one request come in the order of the requests, and `Durable` only ever rises.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskReply {
+    /// An update was executed, in memory and in the log's next group.
+    Applied {
+        /// Of the request.
+        ticket: Ticket,
+        /// What must be durable before the result may be acknowledged: the position of the newest entry that the
+        /// record rests on, whether this update wrote it or an earlier one.
+        lsn: Lsn,
+        /// The result.
+        applied: Applied,
+    },
+    /// What the store holds.
+    Read {
+        /// Of the request.
+        ticket: Ticket,
+        /// As in `Applied`: once this is durable, what was read can never un-happen.
+        lsn: Lsn,
+        /// What was found.
+        stored: Stored,
+    },
+    /// The state that is not per key was replaced, in memory and in the log's next group.
+    MetaApplied {
+        /// Of the request.
+        ticket: Ticket,
+        /// What must be durable before it may be acted on.
+        lsn: Lsn,
+    },
+    /// Everything up to here is in the synced log.
+    Durable {
+        /// The position of the last synced entry.
+        through: Lsn,
+    },
+}
