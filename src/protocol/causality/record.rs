@@ -37,6 +37,11 @@ pub struct Sibling {
 /// associative, every order buries at least what plain version vectors bury, and replicas that exchange until nothing
 /// changes end equal.
 ///
+/// A client's context carries no marks. A coordinator that was given a context from beyond what it has merged knows
+/// that one attempt is dead before it knows that another dot is an attempt of the same operation; until their marks
+/// meet, a merge of a few replicas may show a superseded value of a retried operation once more beside the new one.
+/// Nothing is lost by it, and it ends when replicas have exchanged.
+///
 /// # Invariants
 /// * Every sibling's dot is covered by the context, and so is the dot of every remembered operation.
 /// * Siblings are sorted by dot, no dot twice.

@@ -2,11 +2,13 @@
 //!
 //! The merge laws say that replicas agree; they do not say that they agree on the right thing. This explorer does: it
 //! plays three replicas, a network that drops, doubles and reorders, and clients that hold the contexts and know the
-//! values that they were *shown*. In every reachable state
+//! values that they were *shown*.
 //!
-//! 1. a replica takes a value for dead only if a write with a context was applied whose client had been shown it;
-//! 2. a value that such a write has superseded never lives again, however many attempts its operation had;
-//! 3. replicas that have heard everything are equal.
+//! 1. At no time does any replica take a value for dead unless a write with a context was applied whose client had
+//!    been shown it. (The promise to clients is about committed values; replicas keep it for all.)
+//! 2. When replicas have heard everything, no value lives that such a write has superseded, however many attempts its
+//!    operation had.
+//! 3. And then they are equal.
 //!
 //! It proves its power by finding what is wrong with three plausible rules that are not ours ([`Rule`]).
 
@@ -14,7 +16,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::protocol::causality::{Applied, Change, Dot, OperationId, Put, Record, VersionVector};
+use crate::protocol::causality::{Applied, Change, Dot, OperationId, Put, Record, Refusal, VersionVector};
 use crate::protocol::config::Limits;
 use crate::protocol::id::Actor;
 use crate::protocol::rng::Rng;
@@ -274,7 +276,7 @@ impl Explorer {
                 self.network.extend(others.map(|other| (other, record.clone())));
                 self.answer(number, replica, record, dot)
             }
-            Applied::Refused(crate::protocol::causality::Refusal::Amnesia) => Err(Violation::FalseAlarm),
+            Applied::Refused(Refusal::Amnesia) => Err(Violation::FalseAlarm),
             // No context is handed out, see the limit on siblings.
             Applied::Refused(_) => Ok(()),
             Applied::Unchanged { .. } => panic!("a put without effect"),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::naive::NaiveRecord;
 use crate::protocol::causality::{Applied, Change, Dot, OperationId, Put, Record, VersionVector};
+use crate::protocol::codec;
 use crate::protocol::config::Limits;
 use crate::protocol::id::Actor;
 use crate::protocol::time::{Timestamp, WallTime};
@@ -105,13 +106,13 @@ impl World {
 
     /// Everything that decides how the run can go on and what it has shown so far.
     pub(super) fn fingerprint(&self) -> Vec<u8> {
-        let mut snapshots: Vec<Vec<u8>> = self.snapshots.iter().map(crate::protocol::codec::encode).collect();
+        let mut snapshots: Vec<Vec<u8>> = self.snapshots.iter().map(codec::encode).collect();
         snapshots.sort_unstable();
         let replicas: Vec<(Actor, &Record)> = self.replicas.iter().map(|r| (r.actor, &r.record)).collect();
         let clients: Vec<&VersionVector> = self.clients.iter().map(|shown| &shown.context).collect();
         let operations: Vec<(OperationId, &VersionVector)> =
             self.operations.iter().map(|operation| (operation.id, &operation.shown.context)).collect();
-        crate::protocol::codec::encode(&(snapshots, replicas, clients, operations))
+        codec::encode(&(snapshots, replicas, clients, operations))
     }
 
     /// Takes one step. Panics if the real record and the oracle come apart.
