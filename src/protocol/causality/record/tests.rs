@@ -202,14 +202,21 @@ fn limits_refuse_with_nothing_changed() {
 
 #[test]
 fn a_record_that_merges_took_beyond_the_limits_can_still_be_written_as_long_as_it_does_not_grow() {
-    let five = (1..=5).fold(absent(), |record, at| after(&record, put(&[], ann(at), "tea")));
-    let limits = Limits { siblings_max: 2, record_bytes_max: 1, context_entries_max: 0, ..Limits::default() };
-    // One goes, one comes. The value is shorter, which makes up for the mark of the operation.
-    let smaller = Put { limits, ..put(&[ann(4)], ann(6), "") };
-    let record = after(&five, smaller);
-    assert_eq!(dots(&record), [ann(5), ann(6)]);
-    let larger = Put { limits, ..put(&[], ann(6), "") };
-    assert_eq!(apply(&five, larger), Applied::Refused(Refusal::TooManySiblings(5)));
+    let many =
+        (1..=5).map(|actor| Dot { actor: Actor(actor), at: Timestamp(1) }).fold(absent(), |record, dot| {
+            after(&record, put(&[], dot, "a value with some bytes to give away: an actor and a mark take 48"))
+        });
+    let tight = Limits { siblings_max: 2, record_bytes_max: 1, context_entries_max: 0, ..Limits::default() };
+    // One goes, one comes; the shorter value makes up for the mark of the operation.
+    let record = after(&many, Put { limits: tight, ..put(&[bob(1)], ann(2), "") });
+    assert_eq!(record.siblings().len(), 5);
+
+    let refused = |put: Put| apply(&many, Put { limits: tight, ..put });
+    assert_eq!(refused(put(&[], ann(2), "")), Applied::Refused(Refusal::TooManySiblings(5)));
+    let stranger = Dot { actor: Actor(9), at: Timestamp(1) };
+    assert_eq!(refused(put(&[bob(1)], stranger, "")), Applied::Refused(Refusal::ContextTooLong(6)));
+    let longer = put(&[bob(1)], ann(2), "a value that is not so much shorter than the one it replaces");
+    assert!(matches!(refused(longer), Applied::Refused(Refusal::RecordTooLarge(_))));
 }
 
 #[test]
