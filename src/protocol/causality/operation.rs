@@ -47,8 +47,8 @@ pub struct OperationMark {
 ///
 /// Kept: whole operations that started within [`OPERATION_LIFETIME`] of the newest start in the set, at most the
 /// newest [`OPERATIONS_MAX`]: the *window*. Taking the newest of a union commutes with taking unions, so the marks of a
-/// merged record do not depend on the order of the merges; what those marks did before they were forgotten can
-/// (see the laws of [`Record`](super::Record)). The window is part of the byte format: decoding refuses marks beyond it.
+/// merged record do not depend on the order of the merges; what those marks did before they were forgotten can (see the
+/// laws of [`Record`](super::Record)). The window is part of the byte format: decoding refuses marks beyond it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Vec<OperationMark>")]
 pub struct Operations(Vec<OperationMark>);
