@@ -13,3 +13,4 @@ pub mod ring;
 pub mod rng;
 pub mod storage;
 pub mod time;
+pub mod wire;
