@@ -18,3 +18,5 @@
 pub mod protocol;
 #[cfg(feature = "transport")]
 pub mod transport;
+#[cfg(feature = "server")]
+pub mod server;
