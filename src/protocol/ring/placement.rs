@@ -68,7 +68,8 @@ impl Ring {
         members.sort_unstable_by(|a, b| b.cmp(a));
         members.dedup_by_key(|member| member.node);
         members.sort_unstable_by_key(|member| (member.place, member.node));
-        let mut by_node: Vec<_> = members.iter().enumerate().map(|(index, member)| (member.node, index)).collect();
+        let mut by_node: Vec<_> =
+            members.iter().enumerate().map(|(index, member)| (member.node, index)).collect();
         by_node.sort_unstable();
 
         let standings = Standings::new(&members, replicas.get().min(members.len()));

@@ -124,12 +124,8 @@ mod tests {
     /// Pinned: a change here loses every key of every cluster.
     #[test]
     fn keys_keep_their_slots_for_ever() {
-        let pinned: [(&[u8], u64, u16); 4] = [
-            (b"", 0x2d06_8005_38d3_94c2, 2_881),
-            (b"starling", 0, 0),
-            (b"user:1", 0, 0),
-            (b"\0\xff", 0, 0),
-        ];
+        let pinned: [(&[u8], u64, u16); 4] =
+            [(b"", 0x2d06_8005_38d3_94c2, 2_881), (b"starling", 0, 0), (b"user:1", 0, 0), (b"\0\xff", 0, 0)];
         for (key, hash, slot) in pinned {
             assert_eq!((key_hash(key), Slot::of_key(key).get()), (hash, slot), "{key:?}");
         }

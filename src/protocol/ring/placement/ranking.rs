@@ -36,7 +36,10 @@ impl Ranking {
         // Where each slot has an owner from a zone, that zone must show enough bids by itself.
         let sum = |zone: Option<usize>| {
             let rates = rates.iter().zip(&standings.zone_of);
-            rates.filter(|(_, of)| zone.is_none_or(|zone| zone == **of)).map(|(rate, _)| u128::from(*rate)).sum()
+            rates
+                .filter(|(_, of)| zone.is_none_or(|zone| zone == **of))
+                .map(|(rate, _)| u128::from(*rate))
+                .sum()
         };
         let everywhere = limit(rate_min, sum(None), standings.owners);
         let limits: Vec<u64> = (0..standings.zones.len())

@@ -94,7 +94,8 @@ fn tune(seeds: &[u64], standings: &Standings, mut rates: Vec<u64>) -> Vec<u64> {
             let zone = &standings.zones[*zone];
             let least = zone.quota.least as u64 * WHOLE;
             let (low, high) = tolerated(zone.share);
-            let slots = |share: u64| (share.saturating_sub(least) >> SHARE_BITS).min(u64::from(SLOTS)) as usize;
+            let slots =
+                |share: u64| (share.saturating_sub(least) >> SHARE_BITS).min(u64::from(SLOTS)) as usize;
             // The zone wins the extra owner of every slot whose break-even factor its own factor does not exceed.
             let mut break_even = break_even_factors(&next_bids, &factors, place, standings.extra);
             let won = break_even.iter().filter(|factor| factors[place] <= **factor).count();

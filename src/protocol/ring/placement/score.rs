@@ -154,7 +154,10 @@ mod tests {
             let h = mix(k) >> (k % 50);
             let ours = neg_log2(h) as f64 / ONE as f64;
             let exact = 64.0 - (h.max(1) as f64).log2();
-            assert!((ours - exact).abs() <= exact / (2 * SEGMENTS) as f64 + 1e-9, "{h:x}: {ours} and {exact}");
+            assert!(
+                (ours - exact).abs() <= exact / (2 * SEGMENTS) as f64 + 1e-9,
+                "{h:x}: {ours} and {exact}"
+            );
         }
     }
 

@@ -74,7 +74,9 @@ impl<'a> Choice<'a> {
     /// than a node with a slot too many. It falls to whoever carries least for its share.
     fn least_loaded(&self, bids: &[Bid], loads: &[u32]) -> Option<usize> {
         let relative = |a: usize, b: usize| {
-            let product = |load: usize, share: usize| u128::from(loads[load]) * u128::from(self.standings.shares[share]);
+            let product = |load: usize, share: usize| {
+                u128::from(loads[load]) * u128::from(self.standings.shares[share])
+            };
             product(a, b).cmp(&product(b, a))
         };
         // Of equals the first counts, which has the cheaper bid.

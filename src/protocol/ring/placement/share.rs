@@ -90,7 +90,8 @@ fn fair_shares(weights: &[u16], zones: &[usize], quotas: &[Quota], owners: usize
     for (weight, zone) in weights.iter().zip(zones) {
         members_of[*zone].push(*weight);
     }
-    let filled = |zone: usize, level: u64| members_of[zone].iter().map(|weight| share(*weight, level)).sum::<u64>();
+    let filled =
+        |zone: usize, level: u64| members_of[zone].iter().map(|weight| share(*weight, level)).sum::<u64>();
     let bounded = |zone: usize, level: u64| {
         let Quota { least, most } = quotas[zone];
         filled(zone, level).clamp(least as u64 * WHOLE, most as u64 * WHOLE)
@@ -170,7 +171,10 @@ mod tests {
         // A lone node in one of three zones holds everything, and so does each of the other zones together.
         assert_eq!(percentages(&[1; 5], &[0, 1, 1, 2, 2], 3), [100, 50, 50, 50, 50]);
         // Four zones: the large one is full, the three others share two replicas.
-        assert_eq!(percentages(&[1; 9], &[0, 0, 0, 0, 0, 0, 1, 2, 3], 3), [17, 17, 17, 17, 17, 17, 67, 67, 67]);
+        assert_eq!(
+            percentages(&[1; 9], &[0, 0, 0, 0, 0, 0, 1, 2, 3], 3),
+            [17, 17, 17, 17, 17, 17, 67, 67, 67]
+        );
         // Two zones: at least one replica in each, however light it is.
         assert_eq!(percentages(&[1, 9, 9, 9], &[0, 1, 1, 1], 3), [100, 67, 67, 67]);
     }
