@@ -17,7 +17,7 @@ mod log;
 mod sled;
 mod worker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use thiserror::Error;
 
 use self::directory::Directory;
 pub use self::directory::OpenError;
-use self::log::SegmentedLog;
+use self::log::FoundLog;
 use self::sled::SledStore;
 use self::worker::{Event, FeederJob, Reporter, Worker, WriterJob};
 use crate::protocol::causality::Refusal;
@@ -137,13 +137,16 @@ impl Disk {
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Result<Disk, OpenError> {
         let directory = Directory::open(path)?;
-        let (log, scan) = SegmentedLog::open(&directory.log_folder(), directory.log, options.segment_bytes)?;
+        let (found, scan) = FoundLog::read(&directory.log_folder(), directory.log)?;
         tracing::info!(
             entries = scan.entries.len(), end = scan.end.0, tail = ?scan.tail, "read the log of {}", path.display()
         );
         let store = SledStore::open(&directory.store_folder(), options.cache_bytes)?;
         let after_replay = !scan.entries.is_empty();
         let engine = Engine::recover(store.handle(), scan)?;
+        let log = found
+            .resume(options.segment_bytes)
+            .map_err(|source| OpenError::io("write to the log of", path, source))?;
         let (sender, events) = channel();
         let reporter = Reporter { events: sender, wake: Arc::new(wake) };
         let no_thread = |source| OpenError::io("start a thread for", path, source);
@@ -261,7 +264,7 @@ impl Disk {
 
     /// The state that is not per key.
     #[must_use]
-    pub fn meta(&self) -> &std::collections::BTreeMap<MetaKey, Bytes> {
+    pub fn meta(&self) -> &BTreeMap<MetaKey, Bytes> {
         self.engine.meta()
     }
 
@@ -269,6 +272,12 @@ impl Disk {
     #[must_use]
     pub fn durable(&self) -> Lsn {
         self.engine.synced_through()
+    }
+
+    /// Everything up to here is in the store.
+    #[must_use]
+    pub fn fed_through(&self) -> Lsn {
+        self.engine.fed_through()
     }
 
     /// Count and content sum of every slot, unsynced updates included.

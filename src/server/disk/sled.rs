@@ -20,6 +20,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sled::{Config, Db};
@@ -33,6 +35,15 @@ const SEGMENT_BYTES: usize = 8 << 20;
 
 /// How often sled writes out what it holds back; also the only thing that makes it reuse old segments.
 const FLUSH_MILLIS: u64 = 500;
+
+/// How sled words that another process has the database.
+const LOCKED: &str = "could not acquire lock";
+
+/// How long to wait for that to pass.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often to try.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where the applied position lies: behind every key, since slot numbers end far below 0xffff.
 const THROUGH: &[u8] = b"\xff\xffthrough";
@@ -62,12 +73,22 @@ impl SledStore {
             .cache_capacity(cache_bytes)
             .flush_every_ms(Some(FLUSH_MILLIS))
             .segment_size(SEGMENT_BYTES);
-        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
-            Ok(Ok(db)) => db,
-            Ok(Err(error)) => return Err(failed(error)),
-            Err(panic) => return Err(StoreError(text_of(panic.as_ref()))),
-        };
-        Ok(SledStore { db: Some(db), folder: folder.to_owned(), failed: Arc::default() })
+        let begun = Instant::now();
+        loop {
+            let error = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+                Ok(Ok(db)) => {
+                    return Ok(SledStore { db: Some(db), folder: folder.to_owned(), failed: Arc::default() });
+                }
+                Ok(Err(error)) => failed(error),
+                Err(panic) => return Err(StoreError(text_of(panic.as_ref()))),
+            };
+            // The directory is ours, so whoever has sled's own lock is about to let go: the threads of a database that
+            // was just closed, or a process between fork and exec.
+            if !error.0.contains(LOCKED) || begun.elapsed() > LOCK_PATIENCE {
+                return Err(error);
+            }
+            thread::sleep(LOCK_PAUSE);
+        }
     }
 
     /// Another handle to the same database.
