@@ -24,6 +24,7 @@ const WARM_UP: Duration = Duration::from_millis(200);
 const MEASURED: Duration = Duration::from_millis(1_300);
 
 fn main() {
+    memory();
     println!(
         "updates/s counts durable ones; store/s is what sled took in meanwhile; us/op is CPU time of all threads"
     );
@@ -36,7 +37,6 @@ fn main() {
             throughput(value_bytes, in_flight);
         }
     }
-    memory();
 }
 
 /// A generator of puts of incompressible values under random keys.
@@ -125,6 +125,7 @@ fn memory() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let before = resident_mib();
     let mut disk = Disk::open(folder.path(), DiskOptions::default(), || {}).unwrap();
+    let empty = resident_mib();
     let mut load = Load { rng: Rng::from_number(2), number: 0, value_bytes: 1_024 };
     let mut replies = Vec::new();
     while disk.durable().0 < 63_000 {
@@ -145,7 +146,7 @@ fn memory() {
         disk.wait(Duration::from_millis(100), &mut replies).unwrap();
     }
     println!(
-        "63,000 records of 1 KiB: {before} MiB resident before, {loaded} loaded, {} reopened and verified \
+        "63,000 records of 1 KiB: {before} MiB resident before, {empty} empty, {loaded} loaded, {} reopened and verified \
          (open {opened:.0?}, verified after {:.0?})",
         resident_mib(),
         begun.elapsed(),

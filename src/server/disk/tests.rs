@@ -117,7 +117,7 @@ fn checkpoints_keep_the_log_short() {
         let last = disk.engine.last();
         wait_until(&mut disk, |disk| disk.durable() >= last && disk.engine.fed_through() >= last);
     }
-    wait_until(&mut disk, |disk| disk.schedule.unconfirmed.is_none() && !disk.feeder_is_busy);
+    wait_until(&mut disk, |disk| disk.schedule.unconfirmed.is_none() && disk.feeder_busy_since.is_none());
     disk.close().unwrap();
     let log_bytes: u64 = fs::read_dir(folder.path().join("log"))
         .unwrap()
@@ -240,6 +240,48 @@ fn a_failed_log_poisons_the_disk_for_good() {
     assert!(poisoned.0.contains("the log could not be written"), "{poisoned}");
     assert_eq!(disk.poll(&mut Vec::new()), Err(poisoned.clone()));
     assert_eq!(disk.close(), Err(poisoned));
+}
+
+#[test]
+fn a_thread_that_hangs_is_a_failed_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = DiskOptions { stall_limit: Duration::ZERO, ..small() };
+    let mut disk = Disk::open(folder.path(), options, || {}).unwrap();
+    let begun = Instant::now();
+    let mut replies = Vec::new();
+    let poisoned = loop {
+        let change = put(1 + begun.elapsed().as_nanos() as u64, Some(b"v"));
+        let request = DiskRequest::Update {
+            ticket: Ticket(1),
+            slot: Slot::of_key(b"k"),
+            key: Bytes::from_static(b"k"),
+            change,
+        };
+        let outcome = disk.submit(request, &mut replies).and_then(|()| {
+            disk.kick();
+            disk.poll(&mut replies)
+        });
+        if let Err(poisoned) = outcome {
+            break poisoned;
+        }
+        assert!(begun.elapsed() < STEP);
+    };
+    assert!(poisoned.0.contains("has not answered"), "{poisoned}");
+}
+
+#[test]
+fn whoever_waits_elsewhere_is_woken() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sender, woken) = channel();
+    let mut disk = Disk::open(folder.path(), small(), move || sender.send(()).unwrap_or_default()).unwrap();
+    update(&mut disk, key(1), put(1, Some(b"v")));
+    disk.kick();
+    let mut replies = Vec::new();
+    while replies.is_empty() {
+        woken.recv_timeout(STEP).unwrap();
+        disk.poll(&mut replies).unwrap();
+    }
+    assert_eq!(replies, [DiskReply::Durable { through: Lsn(1) }]);
 }
 
 const CHILD: &str = "STARLING_DISK_TEST_CHILD";
