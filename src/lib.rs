@@ -18,3 +18,5 @@
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "transport")]
+pub mod transport;
