@@ -176,6 +176,10 @@ fn write_format(folder: &Path, path: &Path) -> io::Result<LogId> {
     file.sync_all()?;
     fs::rename(&draft, path)?;
     sync_folder(folder)?;
+    // The folders above may be new as well. Some of them may be none of ours to open; those are not new.
+    for above in fs::canonicalize(folder)?.ancestors().skip(1) {
+        let _ = sync_folder(above);
+    }
     Ok(LogId(log))
 }
 

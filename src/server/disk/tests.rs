@@ -185,6 +185,71 @@ fn a_store_that_lost_records_is_found_out_slot_by_slot() {
     assert!(disk.untrusted_slots().iter().eq([&slot]));
 }
 
+/// sled itself opens most damaged files without a word and without some or all of their keys.
+#[test]
+fn no_damage_to_the_store_goes_unnoticed() {
+    const KEYS: u64 = 400;
+    let folder = tempfile::tempdir().unwrap();
+    // Several runs, so that sled has several places to be damaged in.
+    for run in 0..8 {
+        let mut disk = open(folder.path());
+        for number in (0..KEYS).filter(|number| number % 8 == run) {
+            update(&mut disk, key(number), put(number + 1, Some(&value(number))));
+        }
+        disk.close().unwrap();
+    }
+    let file = folder.path().join("store/db");
+    let good = fs::read(&file).unwrap();
+    let used = good.iter().rposition(|byte| *byte != 0).unwrap();
+    let mut rng = crate::protocol::rng::Rng::from_number(11);
+    let mut found = 0;
+    for round in 0..12 {
+        let other = tempfile::tempdir().unwrap();
+        let mut bad = good.clone();
+        let at = rng.index(used);
+        match round % 3 {
+            0 => bad[at] ^= 0x10,
+            1 => bad[at..used.min(at + 4_096)].fill(0),
+            _ => bad.truncate(at),
+        }
+        copy(folder.path(), other.path());
+        fs::write(other.path().join("store/db"), bad).unwrap();
+        let Ok(mut disk) = Disk::open(other.path(), small(), || {}) else {
+            found += 1;
+            continue;
+        };
+        let begun = Instant::now();
+        let mut outcome = Ok(());
+        while outcome.is_ok() && !disk.is_verified() && begun.elapsed() < STEP {
+            outcome = disk.wait(Duration::from_millis(50), &mut Vec::new());
+        }
+        if outcome.is_err() {
+            found += 1;
+            continue;
+        }
+        assert!(disk.is_verified());
+        let untrusted = disk.untrusted_slots().clone();
+        found += usize::from(!untrusted.is_empty());
+        for number in (0..KEYS).filter(|number| !untrusted.contains(&Slot::of_key(&key(*number)))) {
+            let expected = Stored::Present(record(number + 1, &value(number)));
+            assert_eq!(read(&mut disk, key(number)), expected, "round {round}, key {number}");
+        }
+    }
+    assert!(found >= 6, "the damage was harmless too often for this test to mean anything: {found}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let (entry, to) = (entry.unwrap(), to.to_owned());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(to.join(entry.file_name())).unwrap();
+            copy(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_lost_store_and_a_damaged_log_are_untrusted() {
     let folder = tempfile::tempdir().unwrap();
