@@ -356,6 +356,7 @@ const CHILD: &str = "STARLING_DISK_TEST_CHILD";
 #[test]
 fn child_that_writes_until_it_is_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
+    println!("opening");
     let mut disk = Disk::open(Path::new(&path), small(), || {}).unwrap();
     let (mut waiting, mut replies) = (std::collections::VecDeque::new(), Vec::new());
     // Versions go on where the directory ends, so that no dot is ever used twice.
@@ -379,23 +380,28 @@ fn version_of(record: &Record) -> u64 {
     u64::from_le_bytes(values[0][..8].try_into().unwrap())
 }
 
+fn start_child(folder: &Path) -> (std::process::Child, impl Iterator<Item = String> + use<>) {
+    use std::io::{BufRead, BufReader};
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "server::disk::tests::child_that_writes_until_it_is_killed", "--nocapture"])
+        .env(CHILD, folder)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    (child, lines.map_while(Result::ok))
+}
+
 #[test]
 fn nothing_durable_is_lost_to_kill_9() {
-    use std::io::{BufRead, BufReader};
     let folder = tempfile::tempdir().unwrap();
-    let mut durable = std::collections::BTreeMap::new();
+    let mut durable = BTreeMap::new();
     for round in 0_u64..15 {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "server::disk::tests::child_that_writes_until_it_is_killed", "--nocapture"])
-            .env(CHILD, folder.path())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (mut child, lines) = start_child(folder.path());
         // Killed after a number of acknowledgements that differs from round to round, at whatever it is doing then.
         let mut acknowledged = 0;
         let target = 1 + round * round * 40;
-        while let Some(Ok(line)) = lines.next() {
+        for line in lines {
             if let Some(version) = line.split("durable ").nth(1) {
                 let version: u64 = version.parse().unwrap();
                 durable.insert(version % 300, version);
@@ -407,6 +413,17 @@ fn nothing_durable_is_lost_to_kill_9() {
         }
         child.wait().unwrap();
         assert!(acknowledged >= target, "the child ended by itself");
+
+        // And once more, in the middle of its start.
+        let (mut child, mut lines) = start_child(folder.path());
+        assert!(lines.any(|line| line.contains("opening")));
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_micros(round * 700) {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+
         let mut disk = open(folder.path());
         let check = |disk: &mut Disk| {
             for (number, version) in &durable {
