@@ -22,7 +22,7 @@ pub mod faults;
 pub mod identity;
 pub mod link;
 mod outbox;
-mod runtime;
+pub mod runtime;
 mod socket;
 pub mod tls;
 

@@ -17,9 +17,9 @@ use quinn::{AsyncTimer, AsyncUdpSocket, Runtime};
 
 use super::socket::Socket;
 
-/// quinn's view of async-std.
+/// quinn's view of async-std. Public for programs and tests that need a bare QUIC endpoint beside the links.
 #[derive(Debug)]
-pub(super) struct AsyncStd;
+pub struct AsyncStd;
 
 impl Runtime for AsyncStd {
     fn new_timer(&self, deadline: Instant) -> Pin<Box<dyn AsyncTimer>> {
