@@ -15,6 +15,8 @@
 //!
 //! Start at `protocol::node::Node` for the rules, at `client::Client` for programs, and at the README for people.
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;
