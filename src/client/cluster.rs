@@ -8,10 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use event_listener::Event;
+use event_listener::{Event, EventListener};
 
 use super::clock;
 use super::connection::{Attempt, Connection};
@@ -42,8 +43,9 @@ pub(super) struct Cluster {
     state: Mutex<State>,
     rng: Mutex<Rng>,
     reads: Mutex<Latency>,
-    /// Something looks changed: the follower should look at once.
-    pub(super) stale: Event,
+    /// Something looks changed: the follower should look at once. The flag holds it while the follower is busy.
+    is_stale: AtomicBool,
+    stale: Event,
 }
 
 struct State {
@@ -95,6 +97,7 @@ impl Cluster {
             state: Mutex::new(State { view: Arc::new(view), nodes: BTreeMap::new(), closed: false }),
             rng: Mutex::new(rng),
             reads: Mutex::new(Latency::new()),
+            is_stale: AtomicBool::new(false),
             stale: Event::new(),
         }
     }
@@ -128,7 +131,18 @@ impl Cluster {
 
     /// Asks the follower to look at the topology soon.
     pub(super) fn look_again(&self) {
+        self.is_stale.store(true, Ordering::SeqCst);
         self.stale.notify(usize::MAX);
+    }
+
+    /// For the follower: wakes whenever [`look_again`](Cluster::look_again) is called.
+    pub(super) fn staleness(&self) -> EventListener {
+        self.stale.listen()
+    }
+
+    /// For the follower: whether somebody asked it to look since the last call.
+    pub(super) fn take_staleness(&self) -> bool {
+        self.is_stale.swap(false, Ordering::SeqCst)
     }
 
     /// How the nodes look that may take a request for `key` (any request, without a key).

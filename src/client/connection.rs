@@ -96,7 +96,7 @@ impl Connection {
             state.waiting.insert(id, Waiting { inbox: Arc::clone(&attempt.inbox), attempt: attempt.number });
             id
         };
-        if !attempt.inbox.note_open(Arc::clone(self), id) {
+        if !attempt.inbox.note_open(Arc::clone(self), id, attempt.number) {
             return self.forget(id);
         }
         let frame = ClientFrame { id, deadline_ms, request: attempt.request };

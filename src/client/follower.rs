@@ -19,33 +19,30 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Learns the topology anew, from time to time and whenever something looks changed, and dials lost nodes again.
 /// Ends when the last clone of the client is gone; it is woken for that.
-pub(super) async fn follow(cluster: Weak<Cluster>) {
+pub(super) async fn follow(cluster: Weak<Cluster>, refresh: Duration) {
+    let mut refresh_at = clock::now() + refresh;
     loop {
         Timer::after(PAUSE).await;
         let Some(strong) = cluster.upgrade().filter(|cluster| !cluster.is_closed()) else { return };
-        let stale = strong.stale.listen();
+        let stale = strong.staleness();
         let redial_at = strong.redial();
-        let refresh_at = clock::now() + strong.options.deadlines.refresh;
+        let now = clock::now();
+        if strong.take_staleness() || now >= refresh_at {
+            // A failure is no news: the old view stays, and the next round comes.
+            let _ = learn_anew(&strong).await;
+            refresh_at = clock::now() + refresh;
+            continue;
+        }
         drop(strong);
-        let is_stale = async {
-            stale.await;
-            true
-        };
         let due = async {
             Timer::at(redial_at.map_or(refresh_at, |at| at.min(refresh_at))).await;
-            clock::now() >= refresh_at
         };
-        if futures_lite::future::or(is_stale, due).await
-            && let Some(strong) = cluster.upgrade()
-        {
-            // A failure is no news: the old view stays, and the next round comes.
-            let _ = refresh(&strong).await;
-        }
+        futures_lite::future::or(stale, due).await;
     }
 }
 
 /// Learns the topology from whoever answers, from the seeds if no known node does.
-pub(super) async fn refresh(cluster: &Arc<Cluster>) -> Result<(), Problem> {
+pub(super) async fn learn_anew(cluster: &Arc<Cluster>) -> Result<(), Problem> {
     let common = CommonOptions { deadline: cluster.options.deadlines.dial * 2, attempts: 4 };
     let asked = clock::now();
     match operation::run(cluster, Target::Any, common, None, TopologyAsk::of(cluster)).await {

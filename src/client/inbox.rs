@@ -51,8 +51,9 @@ pub(super) struct Inbox(Mutex<State>);
 struct State {
     arrived: VecDeque<Delivery>,
     waker: Option<Waker>,
-    /// Requests that an answer may still come for, to be forgotten when the operation is.
-    open: Vec<(Arc<Connection>, u64)>,
+    /// Requests that are sent or about to be: connection, number there, attempt. They are forgotten together with the
+    /// operation.
+    open: Vec<(Arc<Connection>, u64, u32)>,
     /// The operation ended or its future was dropped.
     closed: bool,
 }
@@ -82,12 +83,12 @@ impl Inbox {
         }
     }
 
-    /// The request of this number waits on `connection`. Tells whether it is still wanted; if not, the caller forgets
-    /// it.
-    pub(super) fn note_open(&self, connection: Arc<Connection>, request: u64) -> bool {
+    /// An attempt is about to be sent over `connection`, as the request of this number. Tells whether it is still
+    /// wanted; if not, the caller does not send it.
+    pub(super) fn note_open(&self, connection: Arc<Connection>, request: u64, attempt: u32) -> bool {
         let mut state = self.state();
         if !state.closed {
-            state.open.push((connection, request));
+            state.open.push((connection, request, attempt));
         }
         !state.closed
     }
@@ -126,17 +127,30 @@ impl Mailbox {
     }
 }
 
-impl Drop for Mailbox {
-    fn drop(&mut self) {
+impl Mailbox {
+    /// Ends the operation and tells which attempts were sent. No other one will be from now on.
+    pub(super) fn close(self) -> Vec<u32> {
+        self.shut()
+    }
+
+    fn shut(&self) -> Vec<u32> {
         let open = {
             let mut state = self.0.state();
             state.closed = true;
             state.arrived.clear();
             std::mem::take(&mut state.open)
         };
-        for (connection, request) in open {
+        let forget = |(connection, request, attempt): (Arc<Connection>, u64, u32)| {
             connection.forget(request);
-        }
+            attempt
+        };
+        open.into_iter().map(forget).collect()
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.shut();
     }
 }
 

@@ -122,7 +122,8 @@ impl Client {
         }
         let cluster = Arc::new(Cluster::new(options, endpoint, view, Rng::from_seed(seed)));
         cluster.keep(node, found.link);
-        async_std::task::spawn(follower::follow(Arc::downgrade(&cluster)));
+        let refresh = cluster.options.deadlines.refresh;
+        async_std::task::spawn(follower::follow(Arc::downgrade(&cluster), refresh));
         Ok(Client { cluster })
     }
 

@@ -219,7 +219,12 @@ impl Run<'_> {
         Success { done, node, attempt, took: clock::now() - since }
     }
 
-    fn failed(self, deadline: Duration) -> Failure {
+    fn failed(mut self, deadline: Duration) -> Failure {
+        // Attempts that still wait for a connection never left, and now never will.
+        let sent = self.mailbox.close();
+        for number in (1..=self.attempts.count()).filter(|number| !sent.contains(number)) {
+            self.attempts.settle(number, Fate::NotSent);
+        }
         let silent = || {
             let view = self.cluster.view();
             let mut asked: Vec<String> = self.sent.iter().map(|(node, _)| view.name_of(*node)).collect();
@@ -227,7 +232,7 @@ impl Run<'_> {
             let text = format!("no answer within {} ms from {}", deadline.as_millis(), asked.join(", "));
             Problem::new(Code::Timeout, text)
         };
-        let problem = self.problem.clone().unwrap_or_else(silent);
+        let problem = self.problem.unwrap_or_else(silent);
         Failure { verdict: self.attempts.verdict(), problem, attempts: self.attempts.count() }
     }
 }

@@ -16,15 +16,15 @@ use starling::protocol::ring::entry::{Entry, Name, Phase, Stage};
 use starling::protocol::ring::{Replicas, Ring, RingMember, Slot, Weight, Zone};
 use starling::protocol::time::{Timestamp, WallTime};
 use starling::protocol::wire::client::{
-    Answer, AnswerFrame, ClientFrame, Code, Health, MemberView, Outcome, Problem, ReadAnswer, Request, Status,
-    Topology, Write, Written,
+    Answer, AnswerFrame, ClientFrame, Code, Health, MemberView, Outcome, Problem, ReadAnswer, Request,
+    Status, Topology, Write, Written,
 };
 use starling::transport::{
     Authority, CloseCode, Credentials, Endpoint, EndpointOptions, Link, LinkSender, Protocol, Role,
 };
 
 /// What a node does with a request.
-pub enum Act {
+pub(crate) enum Act {
     /// Answers.
     Answer(Answer),
     /// Answers this much later.
@@ -38,14 +38,14 @@ pub enum Act {
 }
 
 /// What the nodes do: called with the index of the node and the request.
-pub type Script = dyn Fn(usize, &ClientFrame) -> Act + Send + Sync;
+pub(crate) type Script = dyn Fn(usize, &ClientFrame) -> Act + Send + Sync;
 
 /// The node time that scripted nodes tell.
-pub const NODE_TIME: WallTime = WallTime(1_000_000);
+pub(crate) const NODE_TIME: WallTime = WallTime(1_000_000);
 
 /// See the module.
-pub struct Cluster {
-    pub authority: Authority,
+pub(crate) struct Cluster {
+    pub(crate) authority: Authority,
     shared: Arc<Shared>,
     nodes: Vec<Node>,
 }
@@ -56,6 +56,7 @@ struct Shared {
     /// Every request but those for the topology, with the index of the node that got it.
     seen: Mutex<Vec<(usize, ClientFrame)>>,
     topologies: AtomicU64,
+    cluster: AtomicU64,
 }
 
 struct Node {
@@ -68,7 +69,7 @@ struct Node {
 
 impl Cluster {
     /// Starts `count` nodes, n1, n2, ..., of a cluster with three replicas.
-    pub fn start(
+    pub(crate) fn start(
         count: usize,
         script: impl Fn(usize, &ClientFrame) -> Act + Send + Sync + 'static,
     ) -> Cluster {
@@ -78,6 +79,7 @@ impl Cluster {
             members: Mutex::default(),
             seen: Mutex::default(),
             topologies: AtomicU64::new(0),
+            cluster: AtomicU64::new(1),
         });
         let mut cluster = Cluster { authority, shared, nodes: Vec::new() };
         for index in 0..count {
@@ -97,17 +99,17 @@ impl Cluster {
     }
 
     /// The address of a node.
-    pub fn address(&self, index: usize) -> SocketAddr {
+    pub(crate) fn address(&self, index: usize) -> SocketAddr {
         self.nodes[index].address
     }
 
     /// A client's credentials under the authority of this cluster.
-    pub fn credentials(&self) -> Credentials {
+    pub(crate) fn credentials(&self) -> Credentials {
         self.authority.issue_client("tester", Role::Admin).unwrap().credentials().unwrap()
     }
 
     /// Options with the first node as the seed and deadlines for the impatient.
-    pub fn options(&self) -> ConnectOptions {
+    pub(crate) fn options(&self) -> ConnectOptions {
         let mut options = ConnectOptions::new([self.address(0)], self.credentials());
         options.deadlines.dial = Duration::from_millis(500);
         options.hedge = false;
@@ -115,12 +117,12 @@ impl Cluster {
     }
 
     /// A client with these options.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         task::block_on(Client::connect(self.options())).unwrap()
     }
 
     /// The indices of the owners of a key.
-    pub fn owners(&self, key: &str) -> Vec<usize> {
+    pub(crate) fn owners(&self, key: &str) -> Vec<usize> {
         let members = self.shared.members.lock().unwrap();
         let members: Vec<RingMember> = members.iter().map(|member| ring_member(&member.entry)).collect();
         let ring = Ring::build(&members, Replicas::THREE);
@@ -128,12 +130,12 @@ impl Cluster {
     }
 
     /// Every request so far but those for the topology, with the index of the node that got it.
-    pub fn seen(&self) -> Vec<(usize, ClientFrame)> {
+    pub(crate) fn seen(&self) -> Vec<(usize, ClientFrame)> {
         self.shared.seen.lock().unwrap().clone()
     }
 
     /// Every write so far.
-    pub fn writes(&self) -> Vec<(usize, Write)> {
+    pub(crate) fn writes(&self) -> Vec<(usize, Write)> {
         let write = |(node, frame): (usize, ClientFrame)| match frame.request {
             Request::Write(write) => Some((node, write)),
             _ => None,
@@ -142,17 +144,22 @@ impl Cluster {
     }
 
     /// How often the topology was asked for.
-    pub fn topologies(&self) -> u64 {
+    pub(crate) fn topologies(&self) -> u64 {
         self.shared.topologies.load(Ordering::SeqCst)
     }
 
     /// Changes what the nodes say of their members.
-    pub fn change_members(&self, change: impl FnOnce(&mut Vec<MemberView>)) {
+    pub(crate) fn change_members(&self, change: impl FnOnce(&mut Vec<MemberView>)) {
         change(&mut self.shared.members.lock().unwrap());
     }
 
+    /// The nodes now say that they belong to this cluster; at first it is 1.
+    pub(crate) fn change_cluster(&self, cluster: u64) {
+        self.shared.cluster.store(cluster, Ordering::SeqCst);
+    }
+
     /// Stops a node: connections close, and nobody is at its address any more.
-    pub fn stop(&mut self, index: usize) {
+    pub(crate) fn stop(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         if let Some(endpoint) = node.endpoint.take() {
             task::block_on(endpoint.close("the node stops"));
@@ -163,13 +170,13 @@ impl Cluster {
     }
 
     /// Starts a stopped node again, at the same address.
-    pub fn restart(&mut self, index: usize) {
+    pub(crate) fn restart(&mut self, index: usize) {
         let shared = Arc::clone(&self.shared);
         poll("the port to be free", || self.nodes[index].try_listen(index, &shared).then_some(()));
     }
 
     /// A frozen node reads requests and does nothing about them.
-    pub fn freeze(&self, index: usize, frozen: bool) {
+    pub(crate) fn freeze(&self, index: usize, frozen: bool) {
         self.nodes[index].frozen.store(frozen, Ordering::SeqCst);
     }
 }
@@ -217,7 +224,7 @@ async fn serve(index: usize, mut link: Link, shared: Arc<Shared>, frozen: Arc<At
 }
 
 fn perform(act: Act, id: u64, sender: &LinkSender) {
-    let push = |sender: &LinkSender, answer| {
+    let push = move |sender: &LinkSender, answer| {
         // The client may be gone, which is its right.
         let _ = sender.push(|out| codec::encode_into(&AnswerFrame { id, answer }, out));
     };
@@ -242,7 +249,7 @@ impl Shared {
     fn topology(&self, index: usize) -> Topology {
         Topology {
             node: NodeId(index as u64 + 1),
-            cluster: Some(ClusterId(1)),
+            cluster: Some(ClusterId(self.cluster.load(Ordering::SeqCst))),
             replicas: Replicas::THREE,
             members: self.members.lock().unwrap().clone(),
             time: NODE_TIME,
@@ -252,7 +259,7 @@ impl Shared {
 }
 
 /// The membership entry of a node, as all nodes tell it.
-pub fn member(index: usize, address: SocketAddr) -> MemberView {
+pub(crate) fn member(index: usize, address: SocketAddr) -> MemberView {
     let id = index as u64 + 1;
     let entry = Entry {
         id: NodeId(id),
@@ -276,11 +283,11 @@ fn ring_member(entry: &Entry) -> RingMember {
 /// A node that keeps every write as a sibling of the key, unless it comes with a context: then it replaces them all.
 /// Good enough to be read from and written to; no model of the real thing.
 #[derive(Default)]
-pub struct Shelf(Mutex<BTreeMap<Bytes, Vec<Sibling>>>);
+pub(crate) struct Shelf(Mutex<BTreeMap<Bytes, Vec<Sibling>>>);
 
 impl Shelf {
     /// What a node answers that all see the same shelf.
-    pub fn answer(&self, frame: &ClientFrame) -> Answer {
+    pub(crate) fn answer(&self, frame: &ClientFrame) -> Answer {
         let mut shelf = self.0.lock().unwrap();
         match &frame.request {
             Request::Write(write) => {
@@ -301,22 +308,22 @@ impl Shelf {
     }
 
     /// Puts a value beside those that are there, as a concurrent writer would.
-    pub fn intrude(&self, key: &'static str, value: &'static str) {
+    pub(crate) fn intrude(&self, key: &'static str, value: &'static str) {
         let mut shelf = self.0.lock().unwrap();
         let siblings = shelf.entry(Bytes::from(key)).or_default();
         siblings.push(Sibling { dot: dot(1_000 + siblings.len() as u64), value: Some(Bytes::from(value)) });
     }
 }
 
-pub fn dot(at: u64) -> Dot {
+pub(crate) fn dot(at: u64) -> Dot {
     Dot { actor: Actor(1), at: Timestamp(at) }
 }
 
-pub fn token() -> ContextToken {
+pub(crate) fn token() -> ContextToken {
     ContextToken::from(Bytes::from_static(b"seen"))
 }
 
-pub fn found(siblings: &[Sibling]) -> Answer {
+pub(crate) fn found(siblings: &[Sibling]) -> Answer {
     Answer::Read(ReadAnswer {
         available: true,
         values: siblings.to_vec(),
@@ -327,15 +334,15 @@ pub fn found(siblings: &[Sibling]) -> Answer {
     })
 }
 
-pub fn value(text: &'static str) -> Answer {
+pub(crate) fn value(text: &'static str) -> Answer {
     found(&[Sibling { dot: dot(1), value: Some(Bytes::from(text)) }])
 }
 
-pub fn committed(siblings: u32) -> Answer {
+pub(crate) fn committed(siblings: u32) -> Answer {
     written(Outcome::Committed, Some(dot(7)), siblings, None)
 }
 
-pub fn written(outcome: Outcome, dot: Option<Dot>, siblings: u32, problem: Option<Problem>) -> Answer {
+pub(crate) fn written(outcome: Outcome, dot: Option<Dot>, siblings: u32, problem: Option<Problem>) -> Answer {
     Answer::Written(Written {
         outcome,
         context: Some(token()),
@@ -347,23 +354,23 @@ pub fn written(outcome: Outcome, dot: Option<Dot>, siblings: u32, problem: Optio
     })
 }
 
-pub fn problem(code: Code) -> Problem {
+pub(crate) fn problem(code: Code) -> Problem {
     Problem::new(code, format!("scripted: {}", code.name()))
 }
 
-pub fn unknown(code: Code) -> Answer {
+pub(crate) fn unknown(code: Code) -> Answer {
     written(Outcome::Unknown, None, 0, Some(problem(code)))
 }
 
-pub fn not_applied(code: Code) -> Answer {
+pub(crate) fn not_applied(code: Code) -> Answer {
     written(Outcome::NotApplied, None, 0, Some(problem(code)))
 }
 
-pub fn refused(code: Code, message: &str) -> Answer {
+pub(crate) fn refused(code: Code, message: &str) -> Answer {
     Answer::Refused(Problem::new(code, message))
 }
 
-pub fn status(index: usize) -> Answer {
+pub(crate) fn status(index: usize) -> Answer {
     Answer::Status(Status {
         node: NodeId(index as u64 + 1),
         name: Name::new(format!("n{}", index + 1)).unwrap(),
@@ -380,7 +387,7 @@ pub fn status(index: usize) -> Answer {
 }
 
 /// Waits until `look` finds something, for ten seconds at most.
-pub fn poll<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn poll<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
