@@ -15,6 +15,8 @@
 //!
 //! Start at [`protocol::node::Node`] for the rules, at `client::Client` for programs, and at the README for people.
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod protocol;
 
 // The real world has clocks and hash maps; the bans of `.clippy.toml` are for the two worlds that must be repeatable.
