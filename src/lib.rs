@@ -16,6 +16,7 @@
 //! Start at [`protocol::node::Node`] for the rules, at `client::Client` for programs, and at the README for people.
 
 #[cfg(feature = "client")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the real world")]
 pub mod client;
 pub mod protocol;
 
