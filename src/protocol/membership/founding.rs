@@ -437,8 +437,8 @@ impl Founding {
             // 1. The proposer that this node is bound to became part of something else: it had let go before.
             // 2. One that this node proposed did: the proposal can lead nowhere.
             // Any other cluster has nothing to do with the one that this node promised to found.
-            let is_void = bond.proposer == from
-                || (bond.proposer == self.own.id && bond.founders.contains(from));
+            let is_void =
+                bond.proposer == from || (bond.proposer == self.own.id && bond.founders.contains(from));
             if is_void && self.saving.is_none() {
                 self.save(Pledge { ballot: self.pledge.ballot, bound: None }, steps);
             }
@@ -503,6 +503,3 @@ impl Founding {
 fn ring_member(entry: &Entry) -> RingMember {
     RingMember { node: entry.id, place: entry.place, zone: entry.zone.clone(), weight: entry.weight }
 }
-
-#[cfg(test)]
-mod tests;

@@ -319,8 +319,8 @@ impl Membership {
             return;
         }
         self.rewatch();
-        self.work(out);
         self.settle(out);
+        self.work(out);
         self.rewatch();
         self.wake = self.next_wake();
     }

@@ -58,7 +58,14 @@ impl Links {
     pub(super) fn new(period: Duration, silence_max: Duration, first_number: u64) -> Links {
         // The first unanswered ping left up to a period after the last answer came, so this bounds the silence on average.
         let patience = silence_max.saturating_sub(period / 2).max(silence_max / 2);
-        Links { links: BTreeMap::new(), open: BTreeSet::new(), next_number: first_number, period, patience, version: 0 }
+        Links {
+            links: BTreeMap::new(),
+            open: BTreeSet::new(),
+            next_number: first_number,
+            period,
+            patience,
+            version: 0,
+        }
     }
 
     /// How long pings may go unanswered before a member counts as unreachable, and is asked for by way of others.

@@ -143,7 +143,8 @@ impl Membership {
     /// Those that this node does not watch, but must reach before it can call them reachable.
     fn extras(&self) -> impl Iterator<Item = NodeId> {
         self.links.open().filter(|id| {
-            !self.watched.contains(id) && self.book.health(*id).is_some_and(|health| health != Health::Stopped)
+            !self.watched.contains(id)
+                && self.book.health(*id).is_some_and(|health| health != Health::Stopped)
         })
     }
 

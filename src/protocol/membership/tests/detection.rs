@@ -59,9 +59,8 @@ fn a_node_that_slept_for_minutes_accuses_nobody() {
         network.resume(sleeper);
         network.run_until(10, Network::all_agree);
         network.run_for(Duration::from_secs(20));
-        let is_accusation = |notice: &Notice| {
-            matches!(notice, Notice::Health { health: Health::Suspect | Health::Down, .. })
-        };
+        let is_accusation =
+            |notice: &Notice| matches!(notice, Notice::Health { health: Health::Suspect | Health::Down, .. });
         let accused = network.hosts[&sleeper].notices.iter().filter(|(_, notice)| is_accusation(notice));
         assert_eq!(accused.count(), 0);
     }
@@ -116,7 +115,11 @@ fn after_heavy_loss_all_agree_again() {
     network.loss_per_mille = 300;
     network.delay = (1_000, 300_000);
     network.run_for(Duration::from_secs(300));
-    println!("30 % loss: {} suspicions, {} deaths", network.verdicts(Health::Suspect), network.verdicts(Health::Down));
+    println!(
+        "30 % loss: {} suspicions, {} deaths",
+        network.verdicts(Health::Suspect),
+        network.verdicts(Health::Down)
+    );
     network.loss_per_mille = 0;
     network.delay = (500, 25_000);
     network.run_until(10, Network::all_agree);
@@ -128,7 +131,11 @@ fn a_deaf_or_mute_node_changes_its_status_once() {
     for is_deaf in [true, false] {
         let mut network = Network::founded(12, 11);
         let (odd, others) = (ids([6]), ids((1..=12).filter(|&number| number != 6)));
-        if is_deaf { network.cut(&others, &odd) } else { network.cut(&odd, &others) }
+        if is_deaf {
+            network.cut(&others, &odd)
+        } else {
+            network.cut(&odd, &others)
+        }
         network.run_for(Duration::from_secs(120));
         let at = Network::id(1);
         let changes = |about: NodeId| {
