@@ -15,6 +15,7 @@ pub mod input;
 pub mod membership;
 pub mod node;
 pub mod output;
+pub mod replication;
 pub mod ring;
 pub mod rng;
 pub mod storage;
