@@ -138,6 +138,10 @@ impl Founding {
     pub(super) fn tick(&mut self, now: Moment, rng: &mut Rng, steps: &mut Vec<Step>) {
         self.candidates
             .retain(|_, candidate| candidate.heard.is_none_or(|heard| now.since(heard) < self.period * 60));
+        if self.proposed == Moment::default() {
+            // A proposal of an earlier life gets its time, too.
+            self.proposed = now;
+        }
         self.hail(now, rng, steps);
         self.reconsider(now, rng, steps);
         self.speak(steps);
@@ -205,8 +209,7 @@ impl Founding {
         &mut self,
         now: Moment,
         from: NodeId,
-        found: Option<u16>,
-        replicas: Replicas,
+        (found, replicas): (Option<u16>, Replicas),
         entries: Vec<Entry>,
         rng: &mut Rng,
         steps: &mut Vec<Step>,
@@ -500,6 +503,3 @@ impl Founding {
 fn ring_member(entry: &Entry) -> RingMember {
     RingMember { node: entry.id, place: entry.place, zone: entry.zone.clone(), weight: entry.weight }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,6 +4,7 @@ mod detection;
 mod founding;
 mod network;
 mod partitions;
+mod stories;
 mod traffic;
 
 use self::network::Network;

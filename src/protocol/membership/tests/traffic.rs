@@ -1,8 +1,11 @@
 //! What membership costs while nothing happens.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::network::Network;
+use crate::protocol::ring::entry::Name;
+use crate::protocol::ring::member::Zone;
 
 #[test]
 fn idle_traffic_per_node_does_not_grow_with_the_cluster() {
@@ -20,4 +23,29 @@ fn idle_traffic_per_node_does_not_grow_with_the_cluster() {
         let after: u64 = network.hosts.values().map(|host| host.persists).sum();
         assert_eq!(after, persists, "an idle cluster writes nothing");
     }
+}
+
+/// The network of the tests asserts the size of every message. Here members are as large as they can be.
+#[test]
+fn the_largest_members_still_fit_in_a_packet() {
+    let mut network = Network::new(2);
+    let large = |number: u64, found| {
+        let mut config = Network::config(number, found, &[1]);
+        config.name = Name::new(format!("{number:064}")).unwrap();
+        config.zone = Zone::new(format!("{:064}", number % 3)).unwrap();
+        let more =
+            (0..12).map(|port| SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, number as u16], 7_000 + port)));
+        config.addresses.extend(more);
+        config
+    };
+    for number in 1..=20 {
+        network.add(number, large(number, Some(20)));
+    }
+    network.run_until(30, Network::all_serve);
+    for number in 21..=80 {
+        network.add(number, large(number, None));
+    }
+    network.run_until(30, |network| network.all_serve() && network.all_agree());
+    network.crash(Network::id(7));
+    network.run_until(20, Network::all_agree);
 }
