@@ -1,8 +1,106 @@
 //! What an operator may set for a node, parsed once into values that cannot be wrong.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::protocol::ring::entry::Name;
+use crate::protocol::ring::member::{Weight, Zone};
+use crate::protocol::ring::replicas::Replicas;
+
+/// Everything that one node is told at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// What people call it; unique in the cluster.
+    pub name: Name,
+    /// Where others reach it, best first.
+    pub addresses: Vec<SocketAddr>,
+    /// Addresses to gossip with before anybody is known, and now and then afterwards.
+    pub seeds: Vec<SocketAddr>,
+    /// With how many nodes to found a cluster, if there is none. A node without data, seeds and this founds a cluster of one; a node
+    /// with seeds and without this never founds.
+    pub found: Option<u16>,
+    /// How many replicas a cluster that it helps to found keeps of every key.
+    pub replicas: Replicas,
+    /// What may fail together with it.
+    pub zone: Zone,
+    /// Its share of the ring.
+    pub weight: Weight,
+    /// What it refuses to exceed as a coordinator.
+    pub limits: Limits,
+    /// How it watches the others.
+    pub membership: MembershipConfig,
+    /// How it runs requests.
+    pub replication: ReplicationConfig,
+}
+
+impl NodeConfig {
+    /// A node of this name at this address, all else as by default.
+    #[must_use]
+    pub fn new(name: Name, address: SocketAddr) -> NodeConfig {
+        NodeConfig {
+            name,
+            addresses: vec![address],
+            seeds: Vec::new(),
+            found: None,
+            replicas: Replicas::default(),
+            zone: Zone::default(),
+            weight: Weight::default(),
+            limits: Limits::default(),
+            membership: MembershipConfig::default(),
+            replication: ReplicationConfig::default(),
+        }
+    }
+}
+
+/// How a node watches the others. The defaults suit 3 to 1,000 nodes on one continent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MembershipConfig {
+    /// How often a node gossips and sends heartbeats. Default 1 s.
+    pub period: Duration,
+    /// How many others watch each node. Default 5.
+    pub observers: usize,
+    /// How long a watched node may be silent before it is asked for by way of others. Default 2 s.
+    pub silence_max: Duration,
+    /// How long a suspicion stands before it counts, if it is not refuted. Default 3 s.
+    pub suspicion: Duration,
+    /// How many members that left or died the address book keeps. Default 4,096.
+    pub book_max: usize,
+}
+
+impl Default for MembershipConfig {
+    fn default() -> Self {
+        MembershipConfig {
+            period: Duration::from_secs(1),
+            observers: 5,
+            silence_max: Duration::from_secs(2),
+            suspicion: Duration::from_secs(3),
+            book_max: 4_096,
+        }
+    }
+}
+
+/// How a node runs requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationConfig {
+    /// Client requests under way at once; more are answered *overloaded*. Default 4,096.
+    pub requests_max: usize,
+    /// After how long a message to an owner that has not answered is sent again; doubles each time. Default 250 ms.
+    pub resend_after: Duration,
+    /// The least time before a slow replica is hedged by asking another one. Default 5 ms.
+    pub hedge_min: Duration,
+}
+
+impl Default for ReplicationConfig {
+    fn default() -> Self {
+        ReplicationConfig {
+            requests_max: 4_096,
+            resend_after: Duration::from_millis(250),
+            hedge_min: Duration::from_millis(5),
+        }
+    }
+}
 
 /// What a coordinator refuses to exceed. Repairs, handoffs and hints are exempt: what was accepted once must be able
 /// to spread, so a record can reach three times these sizes when three separated coordinators each filled it.

@@ -5,13 +5,17 @@
 //! ```
 //!
 //! Time comes in as an argument ([`time::Now`]), randomness from a seed ([`rng::Rng`]), and effects go out as plain
-//! data. The same code runs under the real driver and under the simulator.
+//! data ([`output::Output`]). The same code runs under the real driver and under the simulator.
 
 pub mod causality;
 pub mod codec;
 pub mod config;
 pub mod id;
+pub mod input;
+pub mod node;
+pub mod output;
 pub mod ring;
 pub mod rng;
 pub mod storage;
 pub mod time;
+pub mod wire;

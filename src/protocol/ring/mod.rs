@@ -1,2 +1,7 @@
 //! Placement.
+
+pub mod entry;
+pub mod member;
+pub mod replicas;
 pub mod slot;
+pub mod view;

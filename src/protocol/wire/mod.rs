@@ -1,0 +1,6 @@
+//! The messages: plain data, encoded by [`codec`](crate::protocol::codec), framed by [`frame`].
+
+pub mod client;
+pub mod frame;
+pub mod gossip;
+pub mod peer;

@@ -1,0 +1,130 @@
+//! What nodes say to each other.
+//!
+//! ```text
+//! either      ──Hello──────▶ the other      first on every connection
+//! coordinator ──Replicate──▶ owner          a write's fan-out, a repair
+//! coordinator ◀──Stored───── owner          once it is in the owner's synced log
+//! coordinator ──Fetch──────▶ owner
+//! coordinator ◀──Fetched──── owner          as it stood when the request came, once that is durable
+//! coordinator ◀──Refused──── owner          to either; nothing was changed
+//! node        ──Forward────▶ owner          an operation for an owner to coordinate
+//! node        ◀──Forwarded── owner
+//! node        ──Gossip─────▶ node           membership, see wire::gossip
+//! ```
+//!
+//! Every message may be lost, repeated, delayed and reordered; requests are answered as often as they arrive.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::client::{Answer, Request};
+use super::gossip::Gossip;
+use crate::protocol::causality::Record;
+use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, ReapEpoch, RequestId};
+use crate::protocol::ring::entry::{Entry, Name};
+use crate::protocol::ring::view::SlotDigest;
+use crate::protocol::time::Timestamp;
+
+/// A message between nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// Who is there. The shell reads it; the protocol only ever sees messages of a node that has said it.
+    Hello(Hello),
+    /// Merge a record and tell when it is durable.
+    Replicate {
+        /// Comes back with the answer.
+        request: RequestId,
+        /// The sender's belief about the slot; an owner that believes otherwise refuses.
+        digest: SlotDigest,
+        /// The reap epoch under which the record was read from a store.
+        epoch: ReapEpoch,
+        /// The coordinator's actor, for the proof in `Stored`.
+        actor: Actor,
+        /// The key.
+        key: Bytes,
+        /// The whole merged record, never a bare change: so a replica's context never covers a write that it has not
+        /// merged.
+        record: Record,
+    },
+    /// The record is merged and in the synced log.
+    Stored {
+        /// Of the `Replicate`.
+        request: RequestId,
+        /// The replica's entry for the coordinator's actor. If that is above what the coordinator ever issued, the
+        /// acknowledgement does not count.
+        entry: Timestamp,
+    },
+    /// Tell what you hold.
+    Fetch {
+        /// Comes back with the answer.
+        request: RequestId,
+        /// As in `Replicate`.
+        digest: SlotDigest,
+        /// The key.
+        key: Bytes,
+    },
+    /// What a replica holds.
+    Fetched {
+        /// Of the `Fetch`.
+        request: RequestId,
+        /// The replica's reap epoch: raised.
+        raised: ReapEpoch,
+        /// The replica's reap epoch: committed.
+        committed: ReapEpoch,
+        /// Its record; `None` if the key is absent.
+        record: Option<Record>,
+    },
+    /// Neither stored nor answered; nothing was changed.
+    Refused {
+        /// Of the request.
+        request: RequestId,
+        /// Why.
+        reason: PeerRefusal,
+    },
+    /// Coordinate this for a client of mine. It is executed, never forwarded again.
+    Forward {
+        /// Comes back with the answer.
+        request: RequestId,
+        /// How long the client still waits, in milliseconds.
+        deadline_ms: u32,
+        /// What the client asked.
+        ask: Request,
+    },
+    /// What became of it.
+    Forwarded {
+        /// Of the `Forward`.
+        request: RequestId,
+        /// For the client.
+        answer: Answer,
+    },
+    /// Membership.
+    Gossip(Gossip),
+}
+
+/// The first message on every connection between nodes, both ways.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The sender.
+    pub node: NodeId,
+    /// Its name, which its certificate must carry too.
+    pub name: Name,
+    /// Its cluster, once founded.
+    pub cluster: Option<ClusterId>,
+    /// Its generation clock.
+    pub incarnation: Incarnation,
+}
+
+/// Why an owner refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerRefusal {
+    /// It believes in another ring; these are its entries of the members that decide the slot.
+    OtherRing(Vec<Entry>),
+    /// It is not serving (starting, stopping, or without a ring).
+    NotReady,
+    /// Too much work is waiting.
+    Overloaded,
+    /// Its disk is nearly full.
+    DiskFull,
+    /// Its record is damaged: no reply rather than a wrong one.
+    Lost,
+}
