@@ -346,8 +346,7 @@ impl<S: Store> Engine<S> {
             return None;
         }
         self.is_feeding = true;
-        let batch =
-            newest.into_iter().map(|((slot, key), value)| Replacement { slot, key, value }).collect();
+        let batch = newest.into_iter().map(|((slot, key), value)| Replacement { slot, key, value }).collect();
         Some(Feed { batch, through, bytes })
     }
 

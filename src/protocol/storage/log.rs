@@ -292,7 +292,8 @@ impl Scanner {
                         self.scan.tail = Tail::Torn;
                     }
                     let later = (at + ALIGNMENT..bytes.len()).step_by(ALIGNMENT);
-                    if later.into_iter().any(|later| !matches!(parse(bytes, later, name), Parsed::Bad { .. })) {
+                    if later.into_iter().any(|later| !matches!(parse(bytes, later, name), Parsed::Bad { .. }))
+                    {
                         let after = self.scan.end;
                         return Err(Untrusted::Damaged { generation, offset: at as u64, after });
                     }
@@ -331,7 +332,8 @@ impl Scanner {
         let mut rest = body;
         for _ in 0..header.count {
             let (length, tail) = rest.split_first_chunk::<4>().ok_or(unreadable)?;
-            let (entry, tail) = tail.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or(unreadable)?;
+            let (entry, tail) =
+                tail.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or(unreadable)?;
             let entry = codec::decode(entry).map_err(|_| unreadable)?;
             self.scan.end = Lsn(self.scan.end.0 + 1);
             self.scan.entries.push((self.scan.end, entry));

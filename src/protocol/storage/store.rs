@@ -1,6 +1,6 @@
 //! The store behind the log: the small trait that keeps sled replaceable, and the form that values have in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
@@ -120,8 +120,12 @@ pub trait Store {
     fn through(&self) -> Result<Lsn, StoreError>;
 
     /// Shows everything in the slots from `first` to `last`, both included, in order of slot and key.
-    fn scan(&self, first: Slot, last: Slot, visit: &mut dyn FnMut(Slot, &[u8], &StoredValue))
-    -> Result<(), StoreError>;
+    fn scan(
+        &self,
+        first: Slot,
+        last: Slot,
+        visit: &mut dyn FnMut(Slot, &[u8], &StoredValue),
+    ) -> Result<(), StoreError>;
 
     /// Makes everything that was replaced so far survive a power cut.
     fn checkpoint(&mut self) -> Result<(), StoreError>;
@@ -149,18 +153,26 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// How many replacements a crash may still take.
-    #[must_use]
-    pub fn unsynced(&self) -> usize {
-        self.undo.len()
-    }
-
-    /// Loses what a power cut may lose: all but the first `kept` of the replacements since the last checkpoint.
-    pub fn crash(&mut self, kept: usize) {
-        while self.undo.len() > kept {
-            let Some((displaced, through)) = self.undo.pop() else { break };
-            self.put(displaced);
-            self.through = through;
+    /// Loses what a power cut may lose. Each key on its own falls back to something that it has held since the last
+    /// checkpoint, as the contract allows: `keep` is asked for each replacement that could survive, newest first, and
+    /// in the end for the position.
+    pub fn crash(&mut self, mut keep: impl FnMut() -> bool) {
+        let mut settled = BTreeSet::new();
+        let undo = std::mem::take(&mut self.undo);
+        let checkpointed = undo.first().map_or(self.through, |(_, through)| *through);
+        for (displaced, _) in undo.into_iter().rev() {
+            let place = (displaced.slot, displaced.key.clone());
+            if settled.contains(&place) {
+                continue;
+            }
+            if keep() {
+                settled.insert(place);
+            } else {
+                self.put(displaced);
+            }
+        }
+        if !keep() {
+            self.through = checkpointed;
         }
     }
 
