@@ -1,6 +1,7 @@
 //! One simulated machine: clocks, a disk, and the node that runs on it while it runs.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use super::clock::Clock;
 use super::disk::Disk;
@@ -37,6 +38,13 @@ pub(super) struct Process {
     pub(super) disk_is_busy: bool,
     /// It is stopping in good order.
     pub(super) is_stopping: bool,
+}
+
+impl Host {
+    /// How long something takes on this disk that takes `span` on a healthy one.
+    pub(super) fn slowed(&self, span: Duration) -> Duration {
+        span + Duration::from_micros(span.as_micros() as u64 * self.slowness / 1_000)
+    }
 }
 
 /// The name of the host with this index, for people: n1, n2, ...

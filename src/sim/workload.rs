@@ -162,6 +162,12 @@ impl Workload {
         self.clients.iter().all(|client| client.ongoing.is_none() && client.script.is_empty())
     }
 
+    /// The key of the operation that a client waits for under this number.
+    pub(super) fn key_of(&self, client: usize, id: u64) -> Option<&Bytes> {
+        let ongoing = self.clients.get(client)?.ongoing.as_ref()?;
+        ongoing.awaited.contains(&id).then(|| &self.history.operations[ongoing.index].key)
+    }
+
     /// The last part of a run: for every key a client of its own that writes it once, reads it from all owners until
     /// they have converged, and compares what they hold. All of it has to succeed.
     pub(super) fn begin_last_part(
@@ -191,7 +197,7 @@ impl Workload {
     /// A client's time has come.
     pub(super) fn wake(&mut self, client: usize, sight: &Sight<'_>, wishes: &mut Vec<Wish>) {
         let now = sight.now;
-        if self.clients[client].wakes_at != now {
+        if self.clients[client].wakes_at > now {
             return;
         }
         self.clients[client].wakes_at = Moment::NEVER;

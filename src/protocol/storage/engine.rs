@@ -301,16 +301,6 @@ impl<S: Store> Engine<S> {
         Some(group)
     }
 
-    /// A group without entries, which states that the log reaches to what is synced now. Written at the start and at
-    /// a clean end, it tells a torn tail from a tail that was cut off. Only while no group is under way or waiting.
-    #[must_use]
-    pub fn seal(&self) -> Group {
-        debug_assert!(self.synced == self.last, "a seal would come before entries that are older");
-        let mut group = Group::new(Lsn(self.synced.0 + 1));
-        group.note_synced(self.synced);
-        group
-    }
-
     /// The group under way is in the synced log.
     pub fn synced(&mut self, through: Lsn, replies: &mut Vec<DiskReply>) {
         assert_eq!(self.in_flight.take(), Some(through), "a group was synced that was not under way");

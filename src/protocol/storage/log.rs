@@ -113,10 +113,17 @@ pub struct Group {
 }
 
 impl Group {
-    /// An empty group whose first entry will be `first`. Written without entries it is a *seal*.
+    /// An empty group whose first entry will be `first`.
     #[must_use]
     pub fn new(first: Lsn) -> Group {
         Group { first, count: 0, synced: Lsn(0), bytes: vec![0; HEADER] }
+    }
+
+    /// A *seal*: a group without entries, which states that the log reaches to `synced` and is synced that far. Written
+    /// at every start and at a clean end, it tells a log whose tail was damaged later from one that a crash tore.
+    #[must_use]
+    pub fn seal_at(synced: Lsn) -> Group {
+        Group { synced, ..Group::new(Lsn(synced.0 + 1)) }
     }
 
     /// Adds an entry. Returns its position.
