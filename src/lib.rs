@@ -16,8 +16,8 @@
 //! Start at `protocol::node::Node` for the rules, at `client::Client` for programs, and at the README for people.
 
 pub mod protocol;
-pub mod sim;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod sim;
 #[cfg(feature = "transport")]
 pub mod transport;

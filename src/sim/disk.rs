@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::engine::Engine;
-use crate::protocol::storage::log::{LogId, Scan, Scanner, SegmentName};
+use crate::protocol::storage::log::{Group, LogId, Scan, Scanner, SegmentName};
 use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey};
 use crate::protocol::storage::store::{MemoryStore, Store};
 
@@ -102,8 +102,7 @@ impl Disk {
         let meta = engine.meta().clone();
         self.durable_start = meta.get(&MetaKey::Start).cloned();
         // The first thing in the new segment is a seal: it tells a torn tail from one that was cut off.
-        let seal = engine.seal();
-        self.append(seal.seal(self.name()));
+        self.append(Group::seal_at(end).seal(self.name()));
         self.content = Content::Open(Box::new(engine));
         Ok(meta)
     }
@@ -165,7 +164,10 @@ impl Disk {
         if self.checkpoint.is_none() && self.segments.len() > 2 {
             let low_water = engine.fed_through();
             let store = engine.store_mut();
-            store.replace(&[], low_water).and_then(|()| store.checkpoint()).map_err(|error| error.to_string())?;
+            store
+                .replace(&[], low_water)
+                .and_then(|()| store.checkpoint())
+                .map_err(|error| error.to_string())?;
             // The store may be ahead of the checkpoint in the log: the process may die between the two.
             if rng.chance(800) {
                 self.checkpoint = Some((engine.checkpoint(low_water), low_water));
@@ -179,7 +181,8 @@ impl Disk {
         self.queue.clear();
         self.checkpoint = None;
         let mut fate = Fate::Idle;
-        if let (Some(Writing { begin, .. }), Some(segment)) = (self.writing.take(), self.segments.last_mut()) {
+        if let (Some(Writing { begin, .. }), Some(segment)) = (self.writing.take(), self.segments.last_mut())
+        {
             let kept = match rng.below(3) {
                 0 => segment.bytes.len(),
                 1 => rng.between(begin as u64 + 1, segment.bytes.len() as u64 - 1) as usize,
@@ -203,8 +206,8 @@ impl Disk {
             }
         }
         self.close(|store| {
-            let kept = rng.between(0, store.unsynced() as u64) as usize;
-            store.crash(kept);
+            let share = [0, 200, 900, 1_000][rng.index(4)];
+            store.crash(|| rng.chance(share));
         });
         fate
     }
@@ -234,7 +237,8 @@ impl Disk {
         let Content::Closed(store) = &mut self.content else { return false };
         let (Ok(first), Ok(last)) = (Slot::new(0), Slot::new(SLOTS - 1)) else { return false };
         let mut held = Vec::new();
-        let seen = store.scan(first, last, &mut |slot, key, _| held.push((slot, Bytes::copy_from_slice(key))));
+        let seen =
+            store.scan(first, last, &mut |slot, key, _| held.push((slot, Bytes::copy_from_slice(key))));
         let (Ok(()), Some((slot, key))) = (seen, rng.pick(&held).cloned()) else { return false };
         let through = store.through().unwrap_or_default();
         store.replace(&[Replacement { slot, key, value: None }], through).is_ok()

@@ -266,7 +266,8 @@ mod tests {
     #[test]
     fn every_kind_is_drawn_by_some_seed_and_none_by_all() {
         for kind in KINDS {
-            let seeds = (0..100).filter(|&seed| Swarm::draw(&mut Rng::from_number(seed)).kinds.contains(&kind));
+            let seeds =
+                (0..100).filter(|&seed| Swarm::draw(&mut Rng::from_number(seed)).kinds.contains(&kind));
             assert!((10..90).contains(&seeds.count()), "{kind:?}");
         }
     }

@@ -71,7 +71,9 @@ impl Bench {
 
     /// Before a message leaves.
     pub(super) fn doctor_message(&self, message: PeerMessage) -> PeerMessage {
-        let PeerMessage::Replicate { request, digest, epoch, actor, key, record } = message else { return message };
+        let PeerMessage::Replicate { request, digest, epoch, actor, key, record } = message else {
+            return message;
+        };
         let newest = record.siblings().iter().filter_map(|sibling| self.puts.get(&sibling.dot)).next_back();
         let record = match newest.map(|put| Record::apply(&Change::Put(put.clone()), None)) {
             Some(Applied::Changed { record, .. }) if self.is(Planted::BareWrite) => record,

@@ -172,7 +172,10 @@ pub(super) fn show_answer(answer: &Answer) -> String {
             format!("[{}]{}", values.join(" "), if read.deleted { " deleted" } else { "" })
         }
         Answer::Read(read) => {
-            format!("unavailable{}", read.problem.as_ref().map_or(String::new(), |p| format!(": {}", p.message)))
+            format!(
+                "unavailable{}",
+                read.problem.as_ref().map_or(String::new(), |p| format!(": {}", p.message))
+            )
         }
         Answer::Refused(problem) => format!("refused, {}: {}", problem.code.name(), problem.message),
         Answer::Explained(explanation) => {

@@ -384,7 +384,8 @@ impl Workload {
         let attempts_max = self.attempts_max(client);
         let actor = &mut self.clients[client];
         let Some(ongoing) = &mut actor.ongoing else { return };
-        let tries_again = ongoing.attempts < attempts_max && (actor.owed_by.is_some() || actor.rng.chance(600));
+        let tries_again =
+            ongoing.attempts < attempts_max && (actor.owed_by.is_some() || actor.rng.chance(600));
         #[cfg(test)]
         if self.forgets_attempts && !tries_again && !ongoing.in_doubt {
             ongoing.awaited.clear();

@@ -1,12 +1,13 @@
 //! The world of one run: machines, network, clients, and the one order in which everything happens.
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
 use std::time::Duration;
 
 use super::clock::Clock;
 use super::disk::Disk;
-use super::faults::{Fault, Kind, Swarm};
+use super::faults::{Fault, Swarm};
 use super::history::{Action, Ending, History};
 use super::host::{self, Host, Process};
 use super::invariants::incarnations::{Deed, Starts};
@@ -17,13 +18,12 @@ use super::options::Options;
 use super::report::{Counts, Report};
 use super::trace::{self, About, Trace};
 use super::workload::{Profile, Sight, Wish, Workload};
-use crate::protocol::causality::Applied;
 use crate::protocol::id::{NodeId, SessionId};
 use crate::protocol::input::Input;
 use crate::protocol::node::Node;
 use crate::protocol::output::{Destination, Notice, Output};
 use crate::protocol::rng::Rng;
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Stored};
+use crate::protocol::storage::op::{DiskReply, DiskRequest};
 use crate::protocol::time::{Moment, WallTime};
 use crate::protocol::wire::client::{Answer, Code, Problem, Request};
 use crate::protocol::wire::peer::PeerMessage;
@@ -90,7 +90,6 @@ pub(super) struct World {
     starts: Starts,
     counts: Counts,
     violations: Vec<Violation>,
-    stopping: BTreeSet<usize>,
     is_safe: bool,
     wakes_in_a_row: (u64, u32),
     #[cfg(test)]
@@ -156,7 +155,6 @@ impl World {
             starts: Starts::default(),
             counts: Counts::default(),
             violations: Vec::new(),
-            stopping: BTreeSet::new(),
             is_safe: true,
             wakes_in_a_row: (0, 0),
         }
@@ -294,6 +292,7 @@ impl World {
             return;
         }
         let origin = self.rng.below(1 << 40);
+        #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut rng = self.rng.fork();
         let host = &mut self.hosts[index];
         host.boot += 1;
@@ -677,7 +676,9 @@ impl World {
                 self.schedule(self.now + span, Event::FaultEnds(Relief::Unclogged(link)));
             }
             Fault::Jump { host, by_ms } => {
-                self.note(About::All, || format!("the wall clock of {} jumps by {by_ms} ms", host::name(host)));
+                self.note(About::All, || {
+                    format!("the wall clock of {} jumps by {by_ms} ms", host::name(host))
+                });
                 self.hosts[host].clock.jump(by_ms);
             }
             Fault::SlowDisk { host, slowness, span } => {
@@ -707,7 +708,9 @@ impl World {
         self.counts.crashes += 1;
         let fate = self.hosts[index].disk.crash(&mut self.rng);
         self.hosts[index].paused_until = self.now;
-        self.note(About::All, || format!("{} {how}, for {down:?}; what it was writing: {fate:?}", host::name(index)));
+        self.note(About::All, || {
+            format!("{} {how}, for {down:?}; what it was writing: {fate:?}", host::name(index))
+        });
         #[cfg(test)]
         self.planted.crashed(&mut self.hosts[index].disk, &mut self.rng);
         self.schedule(self.now + down, Event::Starts { host: index });
@@ -726,7 +729,8 @@ impl World {
         self.workload.stop();
         for host in 0..self.hosts.len() {
             // What waits for a paused host keeps its order.
-            self.hosts[host].paused_until = self.hosts[host].paused_until.min(self.now + Duration::from_secs(1));
+            self.hosts[host].paused_until =
+                self.hosts[host].paused_until.min(self.now + Duration::from_secs(1));
             self.hosts[host].slowness = 0;
             if self.hosts[host].process.is_none() {
                 let at = self.now + Duration::from_millis(self.rng.between(1, 500));

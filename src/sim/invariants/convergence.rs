@@ -22,7 +22,8 @@ pub fn judge(history: &History) -> Vec<Violation> {
         } else if remains.owners.len() != history.owners {
             format!("the key has {} owners instead of {}", remains.owners.len(), history.owners)
         } else if let Some((first, held, node, other)) = differing {
-            let bytes = |record: &Option<_>| record.as_ref().map_or(0, |r: &super::Record| r.siblings().len());
+            let bytes =
+                |record: &Option<_>| record.as_ref().map_or(0, |r: &super::Record| r.siblings().len());
             format!(
                 "nodes {first} and {node} hold different records, of {} and {} siblings: {held:?} and {other:?}",
                 bytes(held),

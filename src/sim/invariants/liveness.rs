@@ -9,7 +9,8 @@ pub fn judge(history: &History) -> Vec<Violation> {
     let mut violations: Vec<Violation> = Vec::new();
     for operation in &history.operations {
         let Some(owed_by) = operation.owed_by else { continue };
-        let went_well = matches!(operation.ending, Ending::Committed(_) | Ending::Answered(_) | Ending::Equal);
+        let went_well =
+            matches!(operation.ending, Ending::Committed(_) | Ending::Answered(_) | Ending::Equal);
         // Owners that differ although all of them answer are the business of the convergence judge.
         let is_told = operation.action == Action::Compare && history.remains.contains_key(&operation.key);
         let is_reported = violations.iter().any(|violation| violation.key.as_ref() == Some(&operation.key));

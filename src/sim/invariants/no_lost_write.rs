@@ -27,7 +27,12 @@ pub fn judge(history: &History) -> Vec<Violation> {
             let evidence = format!(
                 "{} of c{} was committed at {} with w={:?}; at the end all owners together hold {:?}, and nobody who \
                  had been shown {} wrote anything that led there",
-                write.id, write.operation.client, seconds(ended), write.w, visible, write.id,
+                write.id,
+                write.operation.client,
+                seconds(ended),
+                write.w,
+                visible,
+                write.id,
             );
             violations.push(Violation::of_key(Invariant::NoLostWrite, key, (invoked, ended), evidence));
         }

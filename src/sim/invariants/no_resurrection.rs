@@ -42,7 +42,10 @@ pub fn judge(history: &History) -> Vec<Violation> {
         if let Some((read, id, (since, by))) = back {
             let evidence = format!(
                 "c{} was shown {id} between {} and {}, but {by}, whose client had been shown {id}, was committed at {}",
-                read.client, seconds(read.invoked), seconds(read.ended), seconds(since),
+                read.client,
+                seconds(read.invoked),
+                seconds(read.ended),
+                seconds(since),
             );
             let begun = writes.get(id).map_or(since, |write| write.operation.invoked);
             violations.push(Violation::of_key(Invariant::NoResurrection, key, (begun, read.ended), evidence));

@@ -33,7 +33,10 @@ impl Dots {
             let evidence = match self.names.get(&sibling.dot) {
                 Some((named, value)) if named == key && *value == sibling.value => continue,
                 Some((named, value)) => {
-                    format!("{} names {value:?} of key {named:?} and {:?} of key {key:?}", sibling.dot, sibling.value)
+                    format!(
+                        "{} names {value:?} of key {named:?} and {:?} of key {key:?}",
+                        sibling.dot, sibling.value
+                    )
                 }
                 None if !self.issued.contains_key(&sibling.dot) => {
                     format!("{} names {:?}, but nobody issued it", sibling.dot, sibling.value)
@@ -43,7 +46,10 @@ impl Dots {
                     continue;
                 }
             };
-            return Some(Violation { key: Some(key.clone()), ..Violation::general(Invariant::OneDotOneValue, evidence) });
+            return Some(Violation {
+                key: Some(key.clone()),
+                ..Violation::general(Invariant::OneDotOneValue, evidence)
+            });
         }
         None
     }
@@ -62,10 +68,13 @@ pub fn judge(history: &History) -> Vec<Violation> {
             .collect();
         let found = operations.iter().find_map(|&index| {
             let operation = &history.operations[index];
-            if let (Some(write), Ending::Committed(Some(dot))) = (operation.as_write(index), &operation.ending) {
+            if let (Some(write), Ending::Committed(Some(dot))) =
+                (operation.as_write(index), &operation.ending)
+            {
                 let (id, named) = *names.entry(*dot).or_insert((write.id, key));
-                return (id != write.id || named != key)
-                    .then(|| (operation, format!("{dot} names {id} of {named:?} and {} of {key:?}", write.id)));
+                return (id != write.id || named != key).then(|| {
+                    (operation, format!("{dot} names {id} of {named:?} and {} of {key:?}", write.id))
+                });
             }
             let (_, seen) = operation.as_answered()?;
             if let Some(foreign) = seen.foreign.first() {
@@ -75,7 +84,10 @@ pub fn judge(history: &History) -> Vec<Violation> {
                 let invoked = written.get(id).map(|&index| history.operations[index].invoked);
                 if invoked.is_none_or(|invoked| invoked > operation.ended) {
                     let when = seconds(operation.ended);
-                    return Some((operation, format!("{id} was read at {when}, before anybody wrote it to this key")));
+                    return Some((
+                        operation,
+                        format!("{id} was read at {when}, before anybody wrote it to this key"),
+                    ));
                 }
                 let (named, of) = *names.entry(*dot).or_insert((*id, key));
                 if named != *id || of != key {

@@ -33,7 +33,9 @@ pub fn judge(history: &History) -> Vec<Violation> {
         if let Some((write, where_to, until)) = shown.or_else(held) {
             let evidence = format!(
                 "{} of c{} was answered not applied at {}, but {where_to}",
-                write.id, write.operation.client, seconds(write.operation.ended),
+                write.id,
+                write.operation.client,
+                seconds(write.operation.ended),
             );
             let span = (write.operation.invoked, until);
             violations.push(Violation::of_key(Invariant::Outcomes, key, span, evidence));

@@ -15,8 +15,7 @@ pub(super) struct Writes<'a> {
 
 impl<'a> Writes<'a> {
     pub(super) fn of(history: &'a History, operations: &[usize]) -> Writes<'a> {
-        let mut writes =
-            Writes { by_id: BTreeMap::new(), successors: BTreeMap::new(), sweeping: Vec::new() };
+        let mut writes = Writes { by_id: BTreeMap::new(), successors: BTreeMap::new(), sweeping: Vec::new() };
         for &index in operations {
             let Some(write) = history.operations[index].as_write(index) else { continue };
             match write.basis {

@@ -21,12 +21,20 @@ fn hunt(planted: Planted, seeds: u64, judges: &[Invariant]) {
 
 #[test]
 fn an_actor_that_survives_is_found() {
-    hunt(Planted::ActorSurvives, 100, &[Invariant::NoLostWrite, Invariant::RegularReads, Invariant::OneDotOneValue]);
+    hunt(
+        Planted::ActorSurvives,
+        100,
+        &[Invariant::NoLostWrite, Invariant::RegularReads, Invariant::OneDotOneValue],
+    );
 }
 
 #[test]
 fn a_bare_write_is_found() {
-    hunt(Planted::BareWrite, 50, &[Invariant::NoLostWrite, Invariant::RegularReads, Invariant::NoResurrection]);
+    hunt(
+        Planted::BareWrite,
+        50,
+        &[Invariant::NoLostWrite, Invariant::RegularReads, Invariant::NoResurrection],
+    );
 }
 
 #[test]
@@ -34,7 +42,12 @@ fn a_disk_that_lies_is_found() {
     hunt(
         Planted::DurableBeforeTheSync,
         50,
-        &[Invariant::NoLostWrite, Invariant::RegularReads, Invariant::OneDotOneValue, Invariant::Incarnations],
+        &[
+            Invariant::NoLostWrite,
+            Invariant::RegularReads,
+            Invariant::OneDotOneValue,
+            Invariant::Incarnations,
+        ],
     );
 }
 
