@@ -52,7 +52,7 @@ pub struct History {
     pub owners: usize,
     /// All operations, in the order in which they were invoked.
     pub operations: Vec<Operation>,
-    /// Whether operations of several attempts have exactly one effect: not while the clocks of the nodes disagree by
+    /// Whether operations have exactly one effect however often they are attempted: not while the clocks of the nodes disagree by
     /// more than the lifetime of an operation id, which is how long nodes remember them.
     pub retries_are_exact: bool,
     /// For keys that were read from all owners at the end, after healing: what remained.

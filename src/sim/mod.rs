@@ -38,7 +38,6 @@ mod world;
 pub use options::{Options, Recording};
 pub use report::Report;
 
-use invariants::Violation;
 use world::World;
 
 /// Runs one seed and judges it.
@@ -54,7 +53,10 @@ pub fn run(options: &Options) -> Report {
         report.violations.extend(invariants::determinism::judge(report.trace_hash, again.trace_hash));
     }
     if let (Some(violation), Recording::Nothing) = (report.violations.first(), &options.recording) {
-        let Violation { key, span, .. } = violation.clone();
+        let key = violation.key.clone();
+        // Of several violations on a key the one that showed first tells the shortest story.
+        let of_key = report.violations.iter().filter(|other| other.key == key);
+        let span = of_key.filter_map(|other| other.span).min_by_key(|(_, until)| *until);
         let recording = key.map_or(Recording::Faults, Recording::Key);
         let told = World::new(&Options { recording, ..options.clone() }).run();
         report.timeline = report::around(told.timeline, span);

@@ -516,8 +516,8 @@ impl World {
 
     fn send(&mut self, from: usize, to: Destination, message: PeerMessage) {
         let Some(process) = &self.hosts[from].process else { return };
-        let is_durable = process.has_started && self.hosts[from].disk.start_is_durable();
-        if let Some(violation) = self.starts.did(from, Deed::Send, is_durable) {
+        // A node that takes a new actor later on goes on talking under its incarnation, which stays.
+        if let Some(violation) = self.starts.did(from, Deed::Send, process.has_started) {
             self.violations.push(violation);
             return;
         }

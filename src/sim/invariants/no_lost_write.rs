@@ -34,7 +34,8 @@ pub fn judge(history: &History) -> Vec<Violation> {
                 visible,
                 write.id,
             );
-            violations.push(Violation::of_key(Invariant::NoLostWrite, key, (invoked, ended), evidence));
+            let span = (invoked, last.ended);
+            violations.push(Violation::of_key(Invariant::NoLostWrite, key, span, evidence));
         }
     }
     violations
