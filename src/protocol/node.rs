@@ -10,7 +10,7 @@ use crate::protocol::codec;
 use crate::protocol::config::{CLOCK_SKEW_MAX, NodeConfig};
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, RequestId, SessionId};
 use crate::protocol::input::Input;
-use crate::protocol::membership::{Effect, Membership};
+use crate::protocol::membership::{Effect, Membership, PersistToken};
 use crate::protocol::output::{Destination, Notice, Output};
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::coordinator::{Coordinator, Event};
@@ -344,7 +344,7 @@ impl Node {
             }
             Vigil::Belief(token) => {
                 let mut effects = Vec::new();
-                self.membership.persisted(now, token, &mut effects);
+                self.membership.persisted(now, PersistToken(token), &mut effects);
                 self.carry_out(effects, out);
             }
             Vigil::Stored { .. } | Vigil::Fetched { .. } => {
@@ -386,7 +386,11 @@ impl Node {
                     out.push(Output::Send { to, message: PeerMessage::Gossip(message) })
                 }
                 Effect::Persist { token, entries } => {
-                    self.desk.ask(Errand::Belief(token), |ticket| DiskRequest::Meta { ticket, entries }, out);
+                    self.desk.ask(
+                        Errand::Belief(token.0),
+                        |ticket| DiskRequest::Meta { ticket, entries },
+                        out,
+                    );
                 }
                 Effect::Notice(notice) => out.push(Output::Notice(notice)),
                 Effect::Changed | Effect::Founded => self.look_at_the_ring(out),
