@@ -24,6 +24,7 @@ pub mod protocol;
 #[cfg(feature = "server")]
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the real world")]
 pub mod server;
+pub mod sim;
 #[cfg(feature = "transport")]
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the real world")]
 pub mod transport;
