@@ -16,3 +16,7 @@
 //! Start at `protocol::node::Node` for the rules, at `client::Client` for programs, and at the README for people.
 
 pub mod protocol;
+#[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "transport")]
+pub mod transport;

@@ -14,6 +14,7 @@ pub mod id;
 pub mod input;
 pub mod node;
 pub mod output;
+pub mod replication;
 pub mod ring;
 pub mod rng;
 pub mod storage;

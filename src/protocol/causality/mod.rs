@@ -15,6 +15,10 @@
 
 mod context;
 mod dot;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod laws;
 mod operation;
 mod record;
 mod version_vector;

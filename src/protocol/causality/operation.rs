@@ -17,7 +17,8 @@ pub const OPERATIONS_MAX: usize = 64;
 /// Names one operation of a client over all of its attempts.
 ///
 /// The start is node time, which clients learn in the handshake, so that a client with a broken clock is no worse off
-/// than others.
+/// than others. A coordinator should not let one in from further ahead than the allowed skew: until real time has
+/// caught up with it, its key would forget all other operations at once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OperationId {
     /// When the client started the operation. Comes first, so that operations order by age.
@@ -45,7 +46,9 @@ pub struct OperationMark {
 /// nothing but the set itself, so that equal histories give equal bytes.
 ///
 /// Kept: whole operations that started within [`OPERATION_LIFETIME`] of the newest start in the set, at most the
-/// newest [`OPERATIONS_MAX`]. Taking the newest of a union commutes with taking unions, so merging stays lawful.
+/// newest [`OPERATIONS_MAX`]: the *window*. Taking the newest of a union commutes with taking unions, so the marks of a
+/// merged record do not depend on the order of the merges; what those marks did before they were forgotten can (see the
+/// laws of [`Record`](super::Record)). The window is part of the byte format: decoding refuses marks beyond it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Vec<OperationMark>")]
 pub struct Operations(Vec<OperationMark>);
@@ -60,14 +63,30 @@ impl Operations {
 
     /// Adds all marks of `other` *without* forgetting; the caller prunes when it has used them.
     pub(super) fn absorb(&mut self, other: &Operations) {
-        for mark in &other.0 {
-            self.note(*mark);
+        if self.0 != other.0 {
+            other.0.iter().for_each(|mark| self.note(*mark));
         }
     }
 
-    /// Forgets what the rule above says.
+    /// Whether all marks of `other` are here.
+    pub(super) fn contains_all(&self, other: &Operations) -> bool {
+        self.0 == other.0 || other.0.iter().all(|mark| self.0.binary_search(mark).is_ok())
+    }
+
+    /// The marks by operation, oldest operation first; each group is the known attempts of one.
+    pub(super) fn by_operation(&self) -> impl Iterator<Item = &[OperationMark]> {
+        self.0.chunk_by(|a, b| a.operation == b.operation)
+    }
+
+    /// Forgets what lies beyond the window.
     pub(super) fn prune(&mut self) {
-        let Some(newest) = self.0.last() else { return };
+        let beyond = self.beyond_window();
+        self.0.drain(..beyond);
+    }
+
+    /// How many of the oldest marks the window excludes.
+    fn beyond_window(&self) -> usize {
+        let Some(newest) = self.0.last() else { return 0 };
         let floor = newest.operation.started.0.saturating_sub(OPERATION_LIFETIME.as_millis() as u64);
         let mut keep_from = self.0.len();
         let mut distinct = 0;
@@ -82,10 +101,11 @@ impl Operations {
             }
             keep_from -= 1;
         }
-        self.0.drain(..keep_from);
+        keep_from
     }
 
-    /// The dot of the first attempt of `operation` that is remembered.
+    /// The dot of a remembered attempt of `operation`: of the one with the lowest dot, since all attempts of an
+    /// operation live and die together.
     #[must_use]
     pub fn find(&self, operation: OperationId) -> Option<Dot> {
         let at = self.0.partition_point(|mark| mark.operation < operation);
@@ -121,13 +141,19 @@ impl TryFrom<Vec<OperationMark>> for Operations {
 
     fn try_from(marks: Vec<OperationMark>) -> Result<Self, Self::Error> {
         let sorted = marks.windows(2).all(|pair| pair[0] < pair[1]);
-        if sorted { Ok(Operations(marks)) } else { Err("operation marks are not in canonical form") }
+        let operations = Operations(marks);
+        if sorted && operations.beyond_window() == 0 {
+            Ok(operations)
+        } else {
+            Err("operation marks are not in canonical form")
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::codec;
     use crate::protocol::id::Actor;
     use crate::protocol::time::Timestamp;
 
@@ -160,5 +186,16 @@ mod tests {
         assert_eq!(operations.len(), 2 * OPERATIONS_MAX);
         assert_eq!(operations.find(mark(5, 1).operation), None);
         assert_eq!(operations.find(mark(6, 1).operation), Some(mark(6, 1).dot));
+    }
+
+    #[test]
+    fn what_is_not_canonical_does_not_decode() {
+        let decodes = |marks: &[OperationMark]| codec::decode::<Operations>(&codec::encode(marks)).is_ok();
+        assert!(decodes(&[]) && decodes(&[mark(1_000, 1), mark(1_000, 2), mark(61_000, 1)]));
+        assert!(!decodes(&[mark(1_000, 2), mark(1_000, 1)]), "unsorted");
+        assert!(!decodes(&[mark(1_000, 1), mark(1_000, 1)]), "twice the same");
+        assert!(!decodes(&[mark(1_000, 1), mark(61_001, 1)]), "beyond the lifetime");
+        let many: Vec<_> = (0..=OPERATIONS_MAX as u64).map(|started| mark(started, 1)).collect();
+        assert!(decodes(&many[1..]) && !decodes(&many), "one operation too many");
     }
 }

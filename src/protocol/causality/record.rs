@@ -11,6 +11,7 @@ use super::{Dot, OperationId, OperationMark, Operations, VersionVector};
 use crate::protocol::codec;
 use crate::protocol::config::Limits;
 use crate::protocol::id::{Actor, ReapEpoch};
+use crate::protocol::time::Timestamp;
 
 /// One of several concurrent values of a key: a Versioned Value (*Patterns of Distributed Systems*). A deletion is a
 /// sibling without a value.
@@ -25,14 +26,27 @@ pub struct Sibling {
 /// What a replica stores for a key: siblings and context, and the operations that made them.
 ///
 /// # Laws
-/// [`merge`](Record::merge) is commutative, associative, idempotent and monotone, within the window of remembered
-/// operations ([`Operations`]); equal records have equal bytes. `laws.rs` proves it for small scopes and attacks it at
-/// random, against a naive second implementation.
+/// [`merge`](Record::merge) is the join of a semilattice: commutative, associative, idempotent, and monotone (neither
+/// side's knowledge shrinks, and what either side saw die stays dead). Equal records have equal bytes. `laws.rs`
+/// proves it for small scopes and attacks it at random, against a naive second implementation.
+///
+/// Associativity alone has a limit. A record that is merged may forget operations ([`Operations`]) in favour of newer
+/// ones, *after* they did their work; so when a key sees more operations than the window holds, the order of merges may
+/// decide whether a second attempt of a forgotten operation is still recognised and buried. Beyond the window there
+/// remain: the join is commutative, idempotent and absorbing (`b ⊔ (a ⊔ b) = a ⊔ b`), its context and marks stay
+/// associative, every order buries at least what plain version vectors bury, and replicas that exchange until nothing
+/// changes end equal.
+///
+/// A client's context carries no marks. A coordinator that was given a context from beyond what it has merged knows
+/// that one attempt is dead before it knows that another dot is an attempt of the same operation; until their marks
+/// meet, a merge of a few replicas may show a superseded value of a retried operation once more beside the new one.
+/// Nothing is lost by it, and it ends when replicas have exchanged.
 ///
 /// # Invariants
 /// * Every sibling's dot is covered by the context, and so is the dot of every remembered operation.
 /// * Siblings are sorted by dot, no dot twice.
 /// * A dot that is covered and not among the siblings is *dead*: its value was superseded, and stays so.
+/// * The remembered attempts of one operation are all dead or all alive.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Parts", into = "Parts")]
 pub struct Record {
@@ -78,7 +92,8 @@ pub enum Change {
 pub struct Put {
     /// What the client had seen.
     pub context: VersionVector,
-    /// The dot of this attempt.
+    /// The dot of this attempt. Puts of one key must reach the disk in the order in which their dots were issued: a
+    /// record that holds a later dot of this actor claims to have seen this one.
     pub dot: Dot,
     /// The bytes; `None` deletes.
     pub value: Option<Bytes>,
@@ -113,6 +128,8 @@ pub enum Applied {
         dot: Dot,
         /// Whether the record changed (by the base).
         changed: bool,
+        /// See [`Change::Merge`]: the base had seen more of the put's actor than the node has applied.
+        amnesia: bool,
     },
     /// Nothing was changed.
     Refused(Refusal),
@@ -143,6 +160,11 @@ pub enum Refusal {
     /// The stored record is damaged and was not refilled yet.
     #[error("the coordinator's copy of the key is damaged; try again through another node")]
     Lost,
+    /// Another replica has seen writes of the coordinator's own actor that the coordinator does not hold, or even the
+    /// very dot of this put. A write under that actor would bury what was forgotten, so the node takes a new actor
+    /// before it tries again.
+    #[error("the coordinator has forgotten writes of its own and goes on under a new identity; try again")]
+    Amnesia,
 }
 
 impl Record {
@@ -235,40 +257,42 @@ impl Record {
         match change {
             Change::Put(put) => Record::apply_put(put, current),
             Change::Merge { record, own } => {
-                let amnesia = record.context().get(*own) > current.context().get(*own);
-                let merged = current.merged(record);
-                if merged == *current {
-                    Applied::Unchanged { record: merged }
-                } else {
+                let amnesia = current.has_forgotten(*own, record);
+                let mut merged = current.clone();
+                if merged.merge(record) {
                     Applied::Changed { record: merged, amnesia }
+                } else {
+                    Applied::Unchanged { record: merged }
                 }
             }
         }
     }
 
     fn apply_put(put: &Put, stored: &Record) -> Applied {
-        let mut record = match &put.base {
-            Some(base) => stored.merged(base),
-            None => stored.clone(),
-        };
+        let mut record = stored.clone();
+        let changed = put.base.as_ref().is_some_and(|base| record.merge(base));
+        let amnesia = put.base.as_ref().is_some_and(|base| stored.has_forgotten(put.dot.actor, base));
         // An earlier attempt may have come by way of another coordinator; making a second dot of it would bring a
         // superseded value back to life. This comes before any refusal: what was done cannot be refused any more.
         if let Some(dot) = record.operations().find(put.operation) {
-            let changed = record != *stored;
-            return Applied::Adopted { record, dot, changed };
+            return Applied::Adopted { record, dot, changed, amnesia };
         }
+        // The client's context is no witness of amnesia: it may rightly name writes that a certified reap has removed
+        // here. It can never name a dot that was not issued yet, though.
+        if amnesia || record.context().covers(put.dot) || put.context.covers(put.dot) {
+            return Applied::Refused(Refusal::Amnesia);
+        }
+        let before = Size::of(&record);
         record.put(put);
-        let limits = &put.limits;
-        if record.siblings().len() > limits.siblings_max {
-            return Applied::Refused(Refusal::TooManySiblings(record.siblings().len() as u32 - 1));
+        match Size::of(&record).refusal(before, &put.limits) {
+            Some(refusal) => Applied::Refused(refusal),
+            None => Applied::Changed { record, amnesia: false },
         }
-        if record.encoded_len() > limits.record_bytes_max {
-            return Applied::Refused(Refusal::RecordTooLarge(record.encoded_len()));
-        }
-        if record.context().len() > limits.context_entries_max {
-            return Applied::Refused(Refusal::ContextTooLong(record.context().len() as u32));
-        }
-        Applied::Changed { record, amnesia: false }
+    }
+
+    /// Whether `witness` has seen more of `actor`, which only this record's node writes for, than this record has.
+    fn has_forgotten(&self, actor: Actor, witness: &Record) -> bool {
+        witness.context().get(actor) > self.context().get(actor)
     }
 
     /// Siblings that the client had seen go, the new one stays, the rest are kept.
@@ -286,29 +310,45 @@ impl Record {
         self.parts.operations.prune();
     }
 
-    /// Makes this record hold what either holds: the join of the semilattice.
-    pub fn merge(&mut self, other: &Record) {
-        if self == other {
-            return;
+    /// Makes this record hold what either holds: the join of the semilattice. Says whether that changed anything.
+    pub fn merge(&mut self, other: &Record) -> bool {
+        if self.includes_plainly(other) {
+            return false;
         }
+        // Marks that are beyond the window are no change, so what remains of them in the end is compared.
+        let marks = self.parts.operations.clone();
+        let mut changed = false;
         let (mine, theirs) = (&mut self.parts, &other.parts);
+        let held = mine.siblings.len();
         // A sibling survives if the other side holds it too or has never seen it.
         mine.siblings.retain(|s| !theirs.context.covers(s.dot) || other.find(s.dot).is_ok());
+        changed |= mine.siblings.len() < held;
         for sibling in &theirs.siblings {
             match mine.siblings.binary_search_by_key(&sibling.dot, |s| s.dot) {
                 // One dot names one value. Should that ever be broken, both sides must at least end up with the same
                 // bytes; the simulator asserts that it is not.
-                Ok(at) if mine.siblings[at].value < sibling.value => mine.siblings[at] = sibling.clone(),
+                Ok(at) if mine.siblings[at].value < sibling.value => {
+                    mine.siblings[at] = sibling.clone();
+                    changed = true;
+                }
                 Ok(_) => {}
+                // Not covered: the context changes as well, below.
                 Err(at) if !mine.context.covers(sibling.dot) => mine.siblings.insert(at, sibling.clone()),
                 Err(_) => {}
             }
         }
-        mine.context.join(&theirs.context);
-        mine.epoch = mine.epoch.max(theirs.epoch);
+        if !mine.context.dominates(&theirs.context) {
+            mine.context.join(&theirs.context);
+            changed = true;
+        }
+        if mine.epoch < theirs.epoch {
+            mine.epoch = theirs.epoch;
+            changed = true;
+        }
         mine.operations.absorb(&theirs.operations);
-        self.bury_dead_operations();
+        changed |= self.bury_dead_operations();
         self.parts.operations.prune();
+        changed | (self.parts.operations != marks)
     }
 
     /// [`merge`](Record::merge), leaving both sides as they are.
@@ -322,30 +362,42 @@ impl Record {
     /// Whether merging `other` would change nothing.
     #[must_use]
     pub fn includes(&self, other: &Record) -> bool {
-        self == other || self.merged(other) == *self
+        // A context never shrinks back, so one that is not dominated settles it without a copy.
+        self.context().dominates(other.context())
+            && (self.includes_plainly(other) || !self.clone().merge(other))
+    }
+
+    /// Whether it can be seen without merging that `other` adds nothing. May say no where the truth is yes: when
+    /// `other` remembers operations that are forgotten here.
+    fn includes_plainly(&self, other: &Record) -> bool {
+        let (mine, theirs) = (&self.parts, &other.parts);
+        mine.epoch >= theirs.epoch
+            && mine.context.dominates(&theirs.context)
+            && mine.siblings.iter().all(|s| !theirs.context.covers(s.dot) || other.find(s.dot).is_ok())
+            && theirs
+                .siblings
+                .iter()
+                .all(|s| self.find(s.dot).map_or(true, |at| mine.siblings[at].value >= s.value))
+            && mine.operations.contains_all(&theirs.operations)
     }
 
     /// An operation with one superseded attempt is superseded in all its attempts: otherwise a retry that went through
-    /// another coordinator would surface after its value was overwritten or deleted, and bring it back.
-    fn bury_dead_operations(&mut self) {
+    /// another coordinator would surface after its value was overwritten or deleted, and bring it back. Says whether
+    /// anything was buried.
+    ///
+    /// One pass is enough, since a dot belongs to one operation. Hardly any operation has a second attempt, and those
+    /// that do are all alive or all dead but at the moment when a record learns of it; nothing is allocated.
+    fn bury_dead_operations(&mut self) -> bool {
         let Parts { context, siblings, operations, .. } = &mut self.parts;
-        if siblings.is_empty() {
-            return;
-        }
-        let is_live = |siblings: &[Sibling], dot: Dot| siblings.binary_search_by_key(&dot, |s| s.dot).is_ok();
-        let mut doomed: Vec<Dot> = Vec::new();
-        let mut marks = operations.iter().peekable();
-        while let Some(first) = marks.next() {
-            let mut attempts = vec![first.dot];
-            while let Some(next) = marks.next_if(|next| next.operation == first.operation) {
-                attempts.push(next.dot);
-            }
-            let dead = |dot: &Dot| context.covers(*dot) && !is_live(siblings, *dot);
-            if attempts.len() > 1 && attempts.iter().any(dead) {
-                doomed.extend(attempts);
+        let held = siblings.len();
+        for attempts in operations.by_operation().filter(|attempts| attempts.len() > 1) {
+            let lives = |mark: &OperationMark| siblings.binary_search_by_key(&mark.dot, |s| s.dot).is_ok();
+            let is_dead = |mark: &OperationMark| context.covers(mark.dot) && !lives(mark);
+            if attempts.iter().any(is_dead) && attempts.iter().any(lives) {
+                siblings.retain(|sibling| attempts.iter().all(|mark| mark.dot != sibling.dot));
             }
         }
-        siblings.retain(|sibling| !doomed.contains(&sibling.dot));
+        siblings.len() < held
     }
 
     fn find(&self, dot: Dot) -> Result<usize, usize> {
@@ -364,10 +416,54 @@ impl TryFrom<Parts> for Record {
 
     fn try_from(parts: Parts) -> Result<Record, Self::Error> {
         let sorted = parts.siblings.windows(2).all(|pair| pair[0].dot < pair[1].dot);
+        // Timestamp zero is before every write: all contexts would cover it, the empty one too.
+        let issued = parts.siblings.iter().all(|sibling| sibling.dot.at > Timestamp::default());
         let covered = parts.siblings.iter().all(|sibling| parts.context.covers(sibling.dot))
             && parts.operations.iter().all(|mark| parts.context.covers(mark.dot));
-        if sorted && covered { Ok(Record { parts }) } else { Err("a record is not in canonical form") }
+        if sorted && issued && covered {
+            Ok(Record { parts })
+        } else {
+            Err("a record is not in canonical form")
+        }
     }
+}
+
+/// What the limits of a coordinator are about.
+#[derive(Clone, Copy)]
+struct Size {
+    siblings: usize,
+    bytes: u64,
+    actors: usize,
+}
+
+impl Size {
+    fn of(record: &Record) -> Size {
+        Size {
+            siblings: record.siblings().len(),
+            bytes: record.encoded_len(),
+            actors: record.context().len(),
+        }
+    }
+
+    /// Why a put that turns a record of the size `before` into one of this size is refused. Merges are exempt from the
+    /// limits; so a record may be beyond one already, and then a put that makes it no larger is the way back.
+    fn refusal(self, before: Size, limits: &Limits) -> Option<Refusal> {
+        if self.siblings > limits.siblings_max.max(before.siblings) {
+            return Some(Refusal::TooManySiblings(clamped(self.siblings - 1)));
+        }
+        if self.bytes > limits.record_bytes_max.max(before.bytes) {
+            return Some(Refusal::RecordTooLarge(self.bytes));
+        }
+        if self.actors > limits.context_entries_max.max(before.actors) {
+            return Some(Refusal::ContextTooLong(clamped(self.actors)));
+        }
+        None
+    }
+}
+
+/// For messages to people.
+fn clamped(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

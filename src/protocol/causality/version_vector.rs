@@ -1,5 +1,7 @@
 //! What has been seen: actor to highest timestamp.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use super::Dot;
@@ -49,12 +51,32 @@ impl VersionVector {
 
     /// The least vector that has seen everything that either has seen.
     pub fn join(&mut self, other: &VersionVector) {
-        if self.0 == other.0 {
-            return;
+        // Usually `other` names few actors that are unknown here, or none. Only when there are several is a second
+        // vector cheaper than making room for each of them.
+        let unknown = other.0.iter().filter(|&&(actor, _)| self.find(actor).is_err()).count();
+        if unknown <= 2 {
+            other.iter().for_each(|dot| self.note(dot));
+        } else {
+            self.join_anew(other, unknown);
         }
-        for &(actor, at) in &other.0 {
-            self.note(Dot { actor, at });
+    }
+
+    /// [`join`](VersionVector::join) in one pass over both, into new memory.
+    fn join_anew(&mut self, other: &VersionVector, unknown: usize) {
+        let mut joined = Vec::with_capacity(self.0.len() + unknown);
+        let (mut mine, mut theirs) = (self.0.iter().peekable(), other.0.iter().peekable());
+        while let (Some(&&(a, a_at)), Some(&&(b, b_at))) = (mine.peek(), theirs.peek()) {
+            let at = match a.cmp(&b) {
+                Ordering::Less => a_at,
+                Ordering::Equal => a_at.max(b_at),
+                Ordering::Greater => b_at,
+            };
+            joined.push((a.min(b), at));
+            mine.next_if(|_| a <= b);
+            theirs.next_if(|_| b <= a);
         }
+        joined.extend(mine.chain(theirs));
+        self.0 = joined;
     }
 
     /// Whether this has seen everything that `other` has.
@@ -106,5 +128,53 @@ impl TryFrom<Vec<(Actor, Timestamp)>> for VersionVector {
         } else {
             Err("a version vector is not in canonical form")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::codec;
+    use crate::protocol::rng::Rng;
+
+    fn dot(actor: u64, at: u64) -> Dot {
+        Dot { actor: Actor(actor), at: Timestamp(at) }
+    }
+
+    #[test]
+    fn a_dot_covers_all_earlier_ones_of_its_actor_and_none_of_another() {
+        let seen: VersionVector = [dot(1, 5), dot(2, 9), dot(1, 3)].into_iter().collect();
+        assert!(seen.covers(dot(1, 5)) && seen.covers(dot(1, 1)) && seen.covers(dot(2, 9)));
+        assert!(!seen.covers(dot(1, 6)) && !seen.covers(dot(3, 1)));
+        assert_eq!((seen.len(), seen.get(Actor(1)), seen.get(Actor(3))), (2, Timestamp(5), Timestamp(0)));
+    }
+
+    #[test]
+    fn both_ways_of_joining_are_the_entry_by_entry_maximum() {
+        let mut rng = Rng::from_number(1);
+        for _ in 0..2_000 {
+            let mut draw = |most| -> VersionVector {
+                (0..rng.below(most)).map(|_| dot(rng.below(9), rng.below(5))).collect()
+            };
+            let (a, b) = (draw(6), draw(9));
+            let mut joined = a.clone();
+            joined.join(&b);
+            let mut anew = a.clone();
+            anew.join_anew(&b, 0);
+            let expected: VersionVector = a.iter().chain(b.iter()).collect();
+            assert_eq!((&joined, &anew), (&expected, &expected));
+            assert!(joined.dominates(&a) && joined.dominates(&b));
+            assert_eq!(a.dominates(&b), joined == a);
+        }
+    }
+
+    #[test]
+    fn what_is_not_canonical_does_not_decode() {
+        let decodes =
+            |entries: &[(u64, u64)]| codec::decode::<VersionVector>(&codec::encode(entries)).is_ok();
+        assert!(decodes(&[]) && decodes(&[(1, 1), (2, 1)]));
+        assert!(!decodes(&[(2, 1), (1, 1)]), "unsorted");
+        assert!(!decodes(&[(1, 1), (1, 2)]), "an actor twice");
+        assert!(!decodes(&[(1, 0)]), "an empty entry");
     }
 }

@@ -1,0 +1,173 @@
+//! Asking owners for their records until enough have answered.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::desk::Errand;
+use super::quorum::{Quorum, Verdict};
+use super::scope::Scope;
+use crate::protocol::causality::Record;
+use crate::protocol::id::{NodeId, RequestId};
+use crate::protocol::time::Moment;
+use crate::protocol::wire::client::{Level, Problem};
+use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
+
+/// One round of questions to the owners of a key: as many as are needed at first, the others when one of those is slow
+/// (a hedge after the usual time, Dean and Barroso, *The Tail at Scale*, 2013) or refuses.
+#[derive(Debug)]
+pub(super) struct Gather {
+    request: RequestId,
+    key: Bytes,
+    quorum: Quorum,
+    asked: Vec<NodeId>,
+    replies: Vec<(NodeId, Option<Record>)>,
+    started: Moment,
+    hedge_at: Moment,
+    resend_at: Moment,
+    pause: Duration,
+}
+
+/// What a round of questions found.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    /// All replies merged; `None` if no replica knows of the key.
+    pub(super) record: Option<Record>,
+    /// Who replied, in the order of arrival.
+    pub(super) replies: Vec<NodeId>,
+    /// Who replied with less than the merged record.
+    pub(super) stale: Vec<NodeId>,
+}
+
+impl Gather {
+    /// Asks enough owners, this node first if it is one, for it answers soonest.
+    pub(super) fn start(
+        request: RequestId,
+        key: &Bytes,
+        level: Level,
+        scope: &mut Scope<'_>,
+    ) -> Result<Gather, Problem> {
+        let slot = scope.slot_of(key);
+        let quorum = Quorum::of_reads(&slot, level);
+        if !quorum.could_be_reached(|node| scope.can_reach(node)) {
+            return Err(scope.unavailable(slot.read_set(), quorum.need()));
+        }
+        let now = scope.now.monotonic;
+        let mut gather = Gather {
+            request,
+            key: key.clone(),
+            quorum,
+            asked: Vec::new(),
+            replies: Vec::new(),
+            started: now,
+            hedge_at: now + scope.latency.p95().max(scope.config.hedge_min),
+            resend_at: now + scope.config.resend_after,
+            pause: scope.config.resend_after,
+        };
+        gather.ask_more(gather.quorum.need(), scope);
+        Ok(gather)
+    }
+
+    /// An owner replied.
+    pub(super) fn on_reply(
+        &mut self,
+        from: NodeId,
+        record: Option<Record>,
+        scope: &mut Scope<'_>,
+    ) -> Verdict {
+        if !self.replies.iter().any(|(node, _)| *node == from) {
+            if from != scope.own {
+                scope.latency.note(scope.now.monotonic.since(self.started));
+            }
+            self.replies.push((from, record));
+        }
+        self.quorum.accept(from);
+        self.quorum.verdict()
+    }
+
+    /// An owner refused. What it has lost it will not find within this request; everything else may pass.
+    pub(super) fn on_refusal(
+        &mut self,
+        from: NodeId,
+        reason: &PeerRefusal,
+        scope: &mut Scope<'_>,
+    ) -> Verdict {
+        if *reason == PeerRefusal::Lost {
+            self.quorum.decline(from);
+        }
+        self.ask_more(1, scope);
+        self.quorum.verdict()
+    }
+
+    /// When to call [`on_deadline`](Gather::on_deadline).
+    pub(super) fn due(&self) -> Moment {
+        self.hedge_at.min(self.resend_at)
+    }
+
+    /// Hedges and repeats what is due. `Impossible` if too few owners are left that can be reached.
+    pub(super) fn on_deadline(&mut self, scope: &mut Scope<'_>) -> Verdict {
+        let now = scope.now.monotonic;
+        if now >= self.hedge_at {
+            self.hedge_at = Moment::NEVER;
+            self.ask_more(usize::MAX, scope);
+        }
+        if now >= self.resend_at {
+            self.pause *= 2;
+            self.resend_at = now + self.pause;
+            if !self.quorum.could_be_reached(|node| scope.can_reach(node)) {
+                return Verdict::Impossible;
+            }
+            let silent: Vec<NodeId> = self.quorum.silent().filter(|node| self.asked.contains(node)).collect();
+            for node in silent {
+                if node != scope.own {
+                    self.ask(node, scope);
+                }
+            }
+            self.ask_more(usize::MAX, scope);
+        }
+        self.quorum.verdict()
+    }
+
+    /// Why it cannot be done, for people.
+    pub(super) fn problem(&self, scope: &Scope<'_>) -> Problem {
+        scope.unavailable(scope.slot_of(&self.key).read_set(), self.quorum.need())
+    }
+
+    /// Merges what came.
+    pub(super) fn finish(&mut self) -> Gathered {
+        let replies = std::mem::take(&mut self.replies);
+        let mut merged: Option<Record> = None;
+        for record in replies.iter().filter_map(|(_, record)| record.as_ref()) {
+            if let Some(merged) = &mut merged {
+                merged.merge(record);
+            } else {
+                merged = Some(record.clone());
+            }
+        }
+        let stale = replies.iter().filter(|(_, record)| *record != merged).map(|(node, _)| *node).collect();
+        Gathered { record: merged, replies: replies.into_iter().map(|(node, _)| node).collect(), stale }
+    }
+
+    /// Asks up to `count` owners that were not asked yet and can be reached.
+    fn ask_more(&mut self, count: usize, scope: &mut Scope<'_>) {
+        let mut open: Vec<NodeId> = self
+            .quorum
+            .silent()
+            .filter(|node| !self.asked.contains(node) && scope.can_reach(*node))
+            .collect();
+        open.sort_by_key(|node| *node != scope.own);
+        for node in open.into_iter().take(count) {
+            self.asked.push(node);
+            self.ask(node, scope);
+        }
+    }
+
+    fn ask(&self, node: NodeId, scope: &mut Scope<'_>) {
+        if node == scope.own {
+            scope.read(Errand::Operation(self.request), &self.key);
+        } else {
+            let digest = scope.slot_of(&self.key).digest;
+            scope.send(node, PeerMessage::Fetch { request: self.request, digest, key: self.key.clone() });
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! A read by quorum.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::coordinator::{Event, Operation, Progress};
+use super::desk::Errand;
+use super::gather::{Gather, Gathered};
+use super::quorum::{Quorum, Verdict};
+use super::scope::{Origin, Scope};
+use crate::protocol::causality::{Change, Record, Sibling};
+use crate::protocol::id::{NodeId, RequestId};
+use crate::protocol::time::Moment;
+use crate::protocol::wire::client::{Answer, Code, Level, Problem, Read, ReadAnswer};
+use crate::protocol::wire::peer::PeerRefusal;
+
+/// A get: R owners are asked, their records merged and shown, and those that knew less are repaired behind the answer.
+///
+/// An *atomic* get first makes sure that a majority holds what it will show, so that no later majority read can see less
+/// (the write-back of Attiya, Bar-Noy and Dolev, *Sharing Memory Robustly in Message-Passing Systems*, 1995).
+#[derive(Debug)]
+pub(super) struct Get {
+    request: RequestId,
+    origin: Origin,
+    ask: Read,
+    deadline: Moment,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Gathering(Gather),
+    /// The merged record is known and being written back.
+    WritingBack {
+        record: Record,
+        replies: Vec<NodeId>,
+        holders: Quorum,
+        resend_at: Moment,
+        pause: Duration,
+    },
+}
+
+impl Get {
+    /// Begins a get; answers at once and gives nothing back if it cannot be done.
+    pub(super) fn start(
+        request: RequestId,
+        origin: Origin,
+        ask: Read,
+        deadline: Moment,
+        scope: &mut Scope<'_>,
+    ) -> Option<Get> {
+        match Gather::start(request, &ask.key, ask.r, scope) {
+            Ok(gather) => Some(Get { request, origin, ask, deadline, state: State::Gathering(gather) }),
+            Err(problem) => {
+                scope.answer(origin, Answer::Read(unavailable(problem)));
+                None
+            }
+        }
+    }
+
+    fn gathered(&mut self, gathered: Gathered, scope: &mut Scope<'_>) -> Progress {
+        let Gathered { record, replies, stale } = gathered;
+        let Some(record) = record else { return self.show(None, replies, scope) };
+        if self.ask.atomic {
+            let mut holders = Quorum::of_writes(&scope.slot_of(&self.ask.key), Level::Majority);
+            for node in replies.iter().filter(|node| !stale.contains(node)) {
+                holders.accept(*node);
+            }
+            if holders.verdict() != Verdict::Reached {
+                let pause = scope.config.resend_after;
+                self.state = State::WritingBack {
+                    record,
+                    replies,
+                    holders,
+                    resend_at: scope.now.monotonic + pause,
+                    pause,
+                };
+                self.write_back(scope);
+                return Progress::Pending;
+            }
+        }
+        for node in stale {
+            scope.repair(node, &self.ask.key, &record);
+        }
+        self.show(Some(&record), replies, scope)
+    }
+
+    /// Sends the merged record to every owner that is not known to hold it.
+    fn write_back(&self, scope: &mut Scope<'_>) {
+        let State::WritingBack { record, holders, .. } = &self.state else { return };
+        let silent: Vec<NodeId> = holders.silent().filter(|node| scope.can_reach(*node)).collect();
+        for node in silent {
+            if node == scope.own {
+                let change = Change::Merge { record: record.clone(), own: scope.author.actor() };
+                scope.update(Errand::Operation(self.request), &self.ask.key, change);
+            } else {
+                scope.replicate(node, self.request, &self.ask.key, record);
+            }
+        }
+    }
+
+    fn held_by(&mut self, node: NodeId, scope: &mut Scope<'_>) -> Progress {
+        let State::WritingBack { record, replies, holders, .. } = &mut self.state else {
+            return Progress::Pending;
+        };
+        holders.accept(node);
+        if holders.verdict() != Verdict::Reached {
+            return Progress::Pending;
+        }
+        let (record, replies) = (std::mem::take(record), std::mem::take(replies));
+        self.show(Some(&record), replies, scope)
+    }
+
+    fn show(&self, record: Option<&Record>, replies: Vec<NodeId>, scope: &mut Scope<'_>) -> Progress {
+        let answer = ReadAnswer {
+            available: true,
+            values: record.map(shown).unwrap_or_default(),
+            deleted: record.is_some_and(Record::is_tombstone),
+            context: record.map(|record| scope.seal(record, &self.ask.key)),
+            replies,
+            problem: None,
+        };
+        scope.answer(self.origin, Answer::Read(answer));
+        Progress::Done
+    }
+
+    fn fail(&self, problem: Problem, scope: &mut Scope<'_>) -> Progress {
+        scope.answer(self.origin, Answer::Read(unavailable(problem)));
+        Progress::Done
+    }
+
+    fn judge(&mut self, verdict: Verdict, scope: &mut Scope<'_>) -> Progress {
+        let State::Gathering(gather) = &mut self.state else { return Progress::Pending };
+        match verdict {
+            Verdict::Pending => Progress::Pending,
+            Verdict::Reached => {
+                let gathered = gather.finish();
+                self.gathered(gathered, scope)
+            }
+            Verdict::Impossible => {
+                let problem = gather.problem(scope);
+                self.fail(problem, scope)
+            }
+        }
+    }
+
+    fn on_deadline(&mut self, scope: &mut Scope<'_>) -> Progress {
+        if scope.now.monotonic >= self.deadline {
+            let message = "the owners of the key did not answer in time; try again, with a longer deadline or a lower level";
+            return self.fail(Problem::new(Code::Timeout, message), scope);
+        }
+        match &mut self.state {
+            State::Gathering(gather) => {
+                let verdict = gather.on_deadline(scope);
+                self.judge(verdict, scope)
+            }
+            State::WritingBack { resend_at, pause, .. } => {
+                if scope.now.monotonic >= *resend_at {
+                    *pause *= 2;
+                    *resend_at = scope.now.monotonic + *pause;
+                    self.write_back(scope);
+                }
+                Progress::Pending
+            }
+        }
+    }
+}
+
+impl Operation for Get {
+    fn handle(&mut self, event: Event, scope: &mut Scope<'_>) -> Progress {
+        match (&mut self.state, event) {
+            (State::Gathering(gather), Event::Fetched { from, record }) => {
+                let verdict = gather.on_reply(from, record, scope);
+                self.judge(verdict, scope)
+            }
+            (State::Gathering(gather), Event::Refused { from, reason }) => {
+                let verdict = gather.on_refusal(from, &reason, scope);
+                self.judge(verdict, scope)
+            }
+            (State::WritingBack { .. }, Event::Stored { from, .. }) => self.held_by(from, scope),
+            (State::WritingBack { holders, .. }, Event::Refused { from, reason }) => {
+                if matches!(reason, PeerRefusal::Lost | PeerRefusal::DiskFull) {
+                    holders.decline(from);
+                }
+                if holders.verdict() == Verdict::Impossible {
+                    let message = "too few owners can take over what was read, so it may not be shown as atomic; try again";
+                    return self.fail(Problem::new(Code::Unavailable, message), scope);
+                }
+                Progress::Pending
+            }
+            (_, Event::Deadline) => self.on_deadline(scope),
+            _ => Progress::Pending,
+        }
+    }
+
+    fn due(&self) -> Moment {
+        let due = match &self.state {
+            State::Gathering(gather) => gather.due(),
+            State::WritingBack { resend_at, .. } => *resend_at,
+        };
+        due.min(self.deadline)
+    }
+}
+
+/// The siblings with a value as clients see them, oldest dot first, equal bytes once.
+fn shown(record: &Record) -> Vec<Sibling> {
+    let mut shown: Vec<Sibling> = Vec::new();
+    for sibling in record.siblings().iter().filter(|sibling| sibling.value.is_some()) {
+        if !shown.iter().any(|earlier| earlier.value == sibling.value) {
+            shown.push(sibling.clone());
+        }
+    }
+    shown.sort_by_key(|sibling| (sibling.dot.at, sibling.dot.actor));
+    shown
+}
+
+/// The answer of a read that found too few owners.
+pub(super) fn unavailable(problem: Problem) -> ReadAnswer {
+    ReadAnswer {
+        available: false,
+        values: Vec::new(),
+        deleted: false,
+        context: None,
+        replies: Vec::new(),
+        problem: Some(problem),
+    }
+}
+
+/// Checks a key before anything is done with it.
+pub(super) fn check_key(key: &Bytes, bytes_max: usize) -> Result<(), Problem> {
+    match key.len() {
+        0 => Err(Problem::new(Code::BadKey, "the key is empty; a key has at least one byte")),
+        len if len > bytes_max => Err(Problem::new(
+            Code::BadKey,
+            format!("the key has {len} bytes; at most {bytes_max} are allowed"),
+        )),
+        _ => Ok(()),
+    }
+}

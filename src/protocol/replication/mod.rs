@@ -1,0 +1,24 @@
+//! Reads and writes by quorum: what a coordinator does for a client, what a replica does for a coordinator.
+//!
+//! ```text
+//!  client ──write──▶ coordinator ──Update──▶ own disk ──Applied──▶ coordinator ──Replicate──▶ the other owners
+//!                        │                      └─────Durable────▶ one acknowledgement            │
+//!                        ◀──────────────────────Stored (durable there)─────────────────────────────┘
+//!  client ◀──Written──── as soon as W owners have it on disk
+//! ```
+//!
+//! One operation, one file, one struct with its own small state: the Request Waiting List (*Patterns of Distributed
+//! Systems*) is [`coordinator::Coordinator`].
+
+pub mod author;
+pub mod coordinator;
+pub mod desk;
+mod explain;
+mod forward;
+mod gather;
+mod get;
+pub mod latency;
+mod put;
+pub mod quorum;
+pub mod replica;
+pub mod scope;

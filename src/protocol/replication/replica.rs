@@ -1,0 +1,115 @@
+//! What an owner does for a coordinator.
+
+use bytes::Bytes;
+
+use super::desk::{Errand, Vigil};
+use super::scope::Scope;
+use crate::protocol::causality::{Applied, Change, Record, Refusal};
+use crate::protocol::id::{Actor, NodeId, RequestId};
+use crate::protocol::ring::entry::Entry;
+use crate::protocol::ring::view::SlotDigest;
+use crate::protocol::storage::op::{Lsn, Stored};
+use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
+
+/// A coordinator sent a record: merge it, whatever its timestamps say. No rule compares the clocks of two actors, so a
+/// record is never refused for being ahead of this node's clock.
+pub fn on_replicate(
+    from: NodeId,
+    request: RequestId,
+    digest: SlotDigest,
+    actor: Actor,
+    key: &Bytes,
+    record: Record,
+    scope: &mut Scope<'_>,
+) {
+    if let Err(reason) = agree(digest, key, scope) {
+        return scope.send(from, PeerMessage::Refused { request, reason });
+    }
+    if let Some(newest) = record.siblings().iter().map(|sibling| sibling.dot.at).max() {
+        scope.author.observe(newest, scope.now.wall);
+    }
+    let change = Change::Merge { record, own: scope.author.actor() };
+    scope.update(Errand::Replicate { from, request, actor }, key, change);
+}
+
+/// The own disk executed the merge; the coordinator hears of it once it is durable. Tells whether the record proves that
+/// this node has forgotten writes of its own.
+pub fn on_replicated(
+    from: NodeId,
+    request: RequestId,
+    actor: Actor,
+    lsn: Lsn,
+    applied: Applied,
+    scope: &mut Scope<'_>,
+) -> bool {
+    let (record, amnesia) = match applied {
+        Applied::Changed { record, amnesia } => (record, amnesia),
+        Applied::Adopted { record, amnesia, .. } => (record, amnesia),
+        Applied::Unchanged { record } => (record, false),
+        Applied::Refused(refusal) => {
+            let reason = match refusal {
+                Refusal::DiskFull => PeerRefusal::DiskFull,
+                Refusal::Overloaded => PeerRefusal::Overloaded,
+                _ => PeerRefusal::Lost,
+            };
+            scope.send(from, PeerMessage::Refused { request, reason });
+            return false;
+        }
+    };
+    // Nobody waits for the acknowledgement of a repair.
+    if request != RequestId::default() {
+        let vigil = Vigil::Stored { to: from, request, entry: record.context().get(actor) };
+        if let Some(vigil) = scope.desk.wait(lsn, vigil) {
+            on_durable(vigil, scope);
+        }
+    }
+    amnesia
+}
+
+/// A coordinator asked for a record.
+pub fn on_fetch(from: NodeId, request: RequestId, digest: SlotDigest, key: &Bytes, scope: &mut Scope<'_>) {
+    match agree(digest, key, scope) {
+        Ok(()) => scope.read(Errand::Fetch { from, request }, key),
+        Err(reason) => scope.send(from, PeerMessage::Refused { request, reason }),
+    }
+}
+
+/// The own disk found the record: it is answered as it stood, once that is durable. What was read never un-happens.
+pub fn on_read(from: NodeId, request: RequestId, lsn: Lsn, stored: Stored, scope: &mut Scope<'_>) {
+    let record = match stored {
+        Stored::Absent => None,
+        Stored::Present(record) => Some(record),
+        // A lost record is no reply, never *absent*.
+        Stored::Lost => return scope.send(from, PeerMessage::Refused { request, reason: PeerRefusal::Lost }),
+    };
+    if let Some(vigil) = scope.desk.wait(lsn, Vigil::Fetched { to: from, request, record }) {
+        on_durable(vigil, scope);
+    }
+}
+
+/// The log is synced far enough for one of the answers above.
+pub fn on_durable(vigil: Vigil, scope: &mut Scope<'_>) {
+    match vigil {
+        Vigil::Stored { to, request, entry } => scope.send(to, PeerMessage::Stored { request, entry }),
+        Vigil::Fetched { to, request, record } => {
+            let message = PeerMessage::Fetched {
+                request,
+                raised: Default::default(),
+                committed: Default::default(),
+                record,
+            };
+            scope.send(to, message);
+        }
+        Vigil::OwnWrite(_) | Vigil::OwnRead(..) | Vigil::Start(_) | Vigil::Belief(_) => {}
+    }
+}
+
+/// Both sides must believe in the same owners; the one that does not says what it believes instead.
+fn agree(digest: SlotDigest, key: &Bytes, scope: &Scope<'_>) -> Result<(), PeerRefusal> {
+    let slot = scope.slot_of(key);
+    if slot.digest == digest && slot.is_owner(scope.own) {
+        return Ok(());
+    }
+    let entries: Vec<Entry> = slot.read_set().iter().filter_map(|node| scope.peers.entry(*node)).collect();
+    Err(PeerRefusal::OtherRing(entries))
+}

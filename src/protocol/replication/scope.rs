@@ -1,0 +1,174 @@
+//! What an operation may use of the node that runs it.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::author::Author;
+use super::desk::{Desk, Errand};
+use super::latency::Latency;
+use crate::protocol::causality::{Change, ClusterSecret, ContextToken, Record};
+use crate::protocol::config::{Limits, ReplicationConfig};
+use crate::protocol::id::{NodeId, ReapEpoch, RequestId, SessionId};
+use crate::protocol::output::{Destination, Output};
+use crate::protocol::ring::entry::Entry;
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::ring::view::{RingView, SlotView};
+use crate::protocol::storage::op::DiskRequest;
+use crate::protocol::time::Now;
+use crate::protocol::wire::client::{Answer, Code, Problem};
+use crate::protocol::wire::peer::PeerMessage;
+
+/// What replication needs to know of the other members.
+pub trait Peers {
+    /// Whether this node can reach it now, by direct signs of life.
+    fn is_reachable(&self, node: NodeId) -> bool;
+    /// Where it can be reached.
+    fn address(&self, node: NodeId) -> Option<SocketAddr>;
+    /// What people call it.
+    fn name(&self, node: NodeId) -> String;
+    /// What it says of itself.
+    fn entry(&self, node: NodeId) -> Option<Entry>;
+    /// Whether this node's clock is too far off for it to issue dots if another owner can.
+    fn is_clock_off(&self) -> bool;
+}
+
+/// Where an answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// To a client of this node.
+    Client {
+        /// Its connection.
+        session: SessionId,
+        /// Its number for the request.
+        id: u64,
+    },
+    /// To a node that passed a client's request on.
+    Peer {
+        /// The node.
+        node: NodeId,
+        /// Its number for the request.
+        request: RequestId,
+    },
+}
+
+/// What an operation may use of the node that runs it, for the time of one input.
+pub struct Scope<'a> {
+    /// The time of the input.
+    pub now: Now,
+    /// This node.
+    pub own: NodeId,
+    /// How it runs requests.
+    pub config: &'a ReplicationConfig,
+    /// What it refuses to exceed.
+    pub limits: &'a Limits,
+    /// Who owns what.
+    pub view: &'a RingView,
+    /// What contexts are sealed with.
+    pub secret: &'a ClusterSecret,
+    /// The other members.
+    pub peers: &'a dyn Peers,
+    /// Who issues dots.
+    pub author: &'a mut Author,
+    /// Who waits for the disk.
+    pub desk: &'a mut Desk,
+    /// How long replicas take.
+    pub latency: &'a mut Latency,
+    /// Where outputs go.
+    pub out: &'a mut Vec<Output>,
+}
+
+impl Scope<'_> {
+    /// The slot of a key as this node sees it.
+    #[must_use]
+    pub fn slot_of(&self, key: &[u8]) -> SlotView<'_> {
+        self.view.slot(Slot::of_key(key))
+    }
+
+    /// Whether a message to `node` has a chance to be answered; the node itself always has.
+    #[must_use]
+    pub fn can_reach(&self, node: NodeId) -> bool {
+        node == self.own || self.peers.is_reachable(node)
+    }
+
+    /// Sends a message to another node.
+    pub fn send(&mut self, node: NodeId, message: PeerMessage) {
+        let to = Destination::Node { id: node, address: self.peers.address(node) };
+        self.out.push(Output::Send { to, message });
+    }
+
+    /// Answers whoever asked.
+    pub fn answer(&mut self, origin: Origin, answer: Answer) {
+        match origin {
+            Origin::Client { session, id } => self.out.push(Output::Respond { session, id, answer }),
+            Origin::Peer { node, request } => self.send(node, PeerMessage::Forwarded { request, answer }),
+        }
+    }
+
+    /// Sends a record to an owner. The epoch stays zero until reaping exists.
+    pub fn replicate(&mut self, node: NodeId, request: RequestId, key: &Bytes, record: &Record) {
+        let digest = self.slot_of(key).digest;
+        let message = PeerMessage::Replicate {
+            request,
+            digest,
+            epoch: ReapEpoch::default(),
+            actor: self.author.actor(),
+            key: key.clone(),
+            record: record.clone(),
+        };
+        self.send(node, message);
+    }
+
+    /// Asks this node's own disk to change a record.
+    pub fn update(&mut self, errand: Errand, key: &Bytes, change: Change) {
+        let (slot, key) = (Slot::of_key(key), key.clone());
+        self.desk.ask(errand, |ticket| DiskRequest::Update { ticket, slot, key, change }, self.out);
+    }
+
+    /// Asks this node's own disk for a record.
+    pub fn read(&mut self, errand: Errand, key: &Bytes) {
+        let (slot, key) = (Slot::of_key(key), key.clone());
+        self.desk.ask(errand, |ticket| DiskRequest::Read { ticket, slot, key }, self.out);
+    }
+
+    /// Brings an owner up to a merged record, behind the answer: Read Repair.
+    pub fn repair(&mut self, node: NodeId, key: &Bytes, record: &Record) {
+        if node == self.own {
+            let change = Change::Merge { record: record.clone(), own: self.author.actor() };
+            self.update(Errand::Repair, key, change);
+        } else {
+            // Nobody waits for the answer, so the request has no number of its own.
+            self.replicate(node, RequestId::default(), key, record);
+        }
+    }
+
+    /// The context of a record as a client gets it.
+    #[must_use]
+    pub fn seal(&self, record: &Record, key: &[u8]) -> ContextToken {
+        ContextToken::seal(record.context(), key, self.secret)
+    }
+
+    /// A problem that names who can be reached: too few of `owners` for a quorum of `need`.
+    #[must_use]
+    pub fn unavailable(&self, owners: &[NodeId], need: usize) -> Problem {
+        let name = |node: &NodeId| self.peers.name(*node);
+        let (there, gone): (Vec<NodeId>, Vec<NodeId>) =
+            owners.iter().partition(|node| self.can_reach(**node));
+        let list = |nodes: &[NodeId]| match nodes {
+            [] => "none".to_owned(),
+            nodes => nodes.iter().map(name).collect::<Vec<_>>().join(", "),
+        };
+        Problem::new(
+            Code::Unavailable,
+            format!(
+                "{need} of the key's {} owners are needed and {} can be reached from {} ({}; not: {}); try again when the \
+                 network heals, through a node on the other side, or with a lower level",
+                owners.len(),
+                there.len(),
+                name(&self.own),
+                list(&there),
+                list(&gone),
+            ),
+        )
+    }
+}

@@ -1,0 +1,260 @@
+//! The store on sled 0.34: the one file that names it, and the one that knows its hazards.
+//!
+//! Measured, and handled here:
+//! * `flush` writes, but never syncs on Linux. A checkpoint syncs the files itself.
+//! * A kill while a snapshot is being written leaves an empty `snap.*.generating`, which the next start would take for
+//!   the newest snapshot and fail on for ever. It is removed before opening.
+//! * Damaged files make it panic, also while opening. Every call runs under `catch_unwind`.
+//! * After an error, `flush` may hang for ever, and dropping the database flushes. So nothing is called again, and the
+//!   database is leaked; the process is about to stop.
+//! * Values beyond a quarter of the segment size go to files that are never synced. Segments are as large as is
+//!   sensible, and the checkpoint syncs those files too.
+//! * Concurrent `flush_async` deadlocks, and batches cost more than inserts. Neither is used.
+//! * A truncated file opens without an error and without its keys. Only counting finds that out; see
+//!   [`sums_of`](crate::protocol::storage::store::sums_of).
+
+use std::fs::{self, File};
+use std::io;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use sled::{Config, Db};
+
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::op::Lsn;
+use crate::protocol::storage::store::{Replacement, Store, StoreError, StoredValue};
+
+/// Fixed for the life of a database. A record of less than a quarter of this stays out of separate files.
+const SEGMENT_BYTES: usize = 8 << 20;
+
+/// How often sled writes out what it holds back; also the only thing that makes it reuse old segments.
+const FLUSH_MILLIS: u64 = 500;
+
+/// Where the applied position lies: behind every key, since slot numbers end far below 0xffff.
+const THROUGH: &[u8] = b"\xff\xffthrough";
+
+/// A handle to one sled database: one tree under `slot (big-endian) ++ key`, so that a slot is one range.
+///
+/// Handles share everything. Only one thread may write.
+#[derive(Debug)]
+pub(super) struct SledStore {
+    /// `None` only while being dropped.
+    db: Option<Db>,
+    folder: PathBuf,
+    failed: Arc<AtomicBool>,
+}
+
+impl SledStore {
+    /// Opens or creates the database in `folder`.
+    pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<SledStore, StoreError> {
+        fs::create_dir_all(folder).map_err(failed)?;
+        for name in entries(folder).map_err(failed)? {
+            if name.extension().is_some_and(|extension| extension == "generating") {
+                fs::remove_file(name).map_err(failed)?;
+            }
+        }
+        let config = Config::new()
+            .path(folder)
+            .cache_capacity(cache_bytes)
+            .flush_every_ms(Some(FLUSH_MILLIS))
+            .segment_size(SEGMENT_BYTES);
+        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => db,
+            Ok(Err(error)) => return Err(failed(error)),
+            Err(panic) => return Err(StoreError(text_of(panic.as_ref()))),
+        };
+        Ok(SledStore { db: Some(db), folder: folder.to_owned(), failed: Arc::default() })
+    }
+
+    /// Another handle to the same database.
+    pub(super) fn handle(&self) -> SledStore {
+        SledStore { db: self.db.clone(), folder: self.folder.clone(), failed: Arc::clone(&self.failed) }
+    }
+
+    /// Lets nothing reach sled any more, also not the flush of its end. For when something else has failed and the
+    /// process is about to stop.
+    pub(super) fn abandon(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Runs one call into sled, unless an earlier one has failed.
+    fn call<T>(&self, call: impl FnOnce(&Db) -> sled::Result<T>) -> Result<T, StoreError> {
+        let Some(db) = self.db.as_ref().filter(|_| !self.failed.load(Ordering::Acquire)) else {
+            return Err(StoreError("it has failed before".to_owned()));
+        };
+        let error = match catch_unwind(AssertUnwindSafe(|| call(db))) {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => failed(error),
+            Err(panic) => StoreError(text_of(panic.as_ref())),
+        };
+        self.abandon();
+        Err(error)
+    }
+
+    /// The sync that sled leaves out: its file, the separate files of large values, the snapshots, and their names.
+    fn sync_files(&self) -> io::Result<()> {
+        let blobs = self.folder.join("blobs");
+        for folder in [&blobs, &self.folder] {
+            if !folder.is_dir() {
+                continue;
+            }
+            for path in entries(folder)? {
+                match File::open(&path) {
+                    Ok(file) => file.sync_all()?,
+                    // sled removes snapshots and separate files behind our back.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            super::log::sync_folder(folder)?;
+        }
+        Ok(())
+    }
+}
+
+impl Store for SledStore {
+    fn get(&self, slot: Slot, key: &[u8]) -> Result<Option<StoredValue>, StoreError> {
+        let found = self.call(|db| db.get(place(slot, key)))?;
+        Ok(found.map(|value| Bytes::from_owner(value).into()))
+    }
+
+    fn replace(&mut self, batch: &[Replacement], through: Lsn) -> Result<(), StoreError> {
+        self.call(|db| {
+            for Replacement { slot, key, value } in batch {
+                let place = place(*slot, key);
+                match value {
+                    Some(value) => db.insert(place, value.as_bytes().as_ref())?,
+                    None => db.remove(place)?,
+                };
+            }
+            db.insert(THROUGH, &through.0.to_be_bytes())?;
+            Ok(())
+        })
+    }
+
+    fn through(&self) -> Result<Lsn, StoreError> {
+        let Some(found) = self.call(|db| db.get(THROUGH))? else { return Ok(Lsn(0)) };
+        match <[u8; 8]>::try_from(found.as_ref()) {
+            Ok(bytes) => Ok(Lsn(u64::from_be_bytes(bytes))),
+            Err(_) => Err(StoreError("the applied position is damaged".to_owned())),
+        }
+    }
+
+    fn scan(
+        &self,
+        first: Slot,
+        last: Slot,
+        visit: &mut dyn FnMut(Slot, &[u8], &StoredValue),
+    ) -> Result<(), StoreError> {
+        let begin = first.get().to_be_bytes();
+        let end = (last.get() + 1).to_be_bytes();
+        self.call(|db| {
+            for entry in db.range(begin..end) {
+                let (place, value) = entry?;
+                // Every place in the range has a slot in front, and the range has only true slots in it.
+                if let Some((slot, key)) = place.split_first_chunk::<2>()
+                    && let Ok(slot) = Slot::new(u16::from_be_bytes(*slot))
+                {
+                    visit(slot, key, &Bytes::from_owner(value).into());
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.call(|db| {
+            db.flush()?;
+            self.sync_files()?;
+            Ok(())
+        })
+    }
+}
+
+impl Drop for SledStore {
+    /// Dropping the last handle flushes, which may hang after an error.
+    fn drop(&mut self) {
+        if self.failed.load(Ordering::Acquire) {
+            mem::forget(self.db.take());
+        }
+    }
+}
+
+fn place(slot: Slot, key: &[u8]) -> Vec<u8> {
+    let mut place = Vec::with_capacity(2 + key.len());
+    place.extend_from_slice(&slot.get().to_be_bytes());
+    place.extend_from_slice(key);
+    place
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            paths.push(entry.path());
+        }
+    }
+    Ok(paths)
+}
+
+fn failed(error: impl std::fmt::Display) -> StoreError {
+    StoreError(error.to_string())
+}
+
+/// What a panic said.
+pub(super) fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::protocol::storage::store::contract;
+
+    #[test]
+    fn sled_keeps_the_contract() {
+        let folders = tempfile::tempdir().unwrap();
+        let count = std::cell::Cell::new(0);
+        contract::check(|| {
+            count.set(count.get() + 1);
+            SledStore::open(&folders.path().join(count.get().to_string()), 8 << 20).unwrap()
+        });
+    }
+
+    #[test]
+    fn contents_and_position_survive_reopening_beside_an_unfinished_snapshot() {
+        let folder = tempfile::tempdir().unwrap();
+        let slot = contract::slot(5);
+        let value = StoredValue::seal(b"k", &contract::record(1, b"v"));
+        let key = Bytes::from_static(b"k");
+        let mut store = SledStore::open(folder.path(), 8 << 20).unwrap();
+        store.replace(&[Replacement { slot, key, value: Some(value.clone()) }], Lsn(3)).unwrap();
+        store.checkpoint().unwrap();
+        drop(store);
+        let leftover = folder.path().join("snap.0000000000000ABC.generating");
+        File::create(&leftover).unwrap().flush().unwrap();
+        let store = SledStore::open(folder.path(), 8 << 20).unwrap();
+        assert!(!leftover.exists());
+        assert_eq!(store.get(slot, b"k").unwrap(), Some(value));
+        assert_eq!(store.through().unwrap(), Lsn(3));
+    }
+
+    #[test]
+    fn after_a_failure_no_handle_reaches_sled_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = SledStore::open(folder.path(), 8 << 20).unwrap();
+        let handle = store.handle();
+        let error = store.call(|_| -> sled::Result<()> { panic!("a planted panic") }).unwrap_err();
+        assert_eq!(error, StoreError("a planted panic".to_owned()));
+        assert!(handle.get(contract::slot(1), b"k").is_err());
+        assert!(store.checkpoint().is_err());
+    }
+}

@@ -1,0 +1,3 @@
+//! The real world around a node: what touches disks, sockets, clocks and signals.
+
+pub mod disk;
