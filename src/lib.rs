@@ -15,6 +15,10 @@
 //!
 //! Start at `protocol::node::Node` for the rules, at `client::Client` for programs, and at the README for people.
 
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+pub mod lab;
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;

@@ -15,6 +15,11 @@ impl Names {
         members.iter().map(|member| (member.entry.id, member.entry.name.as_str().to_owned())).collect()
     }
 
+    /// Whether the node has a name here.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.0.contains_key(&node)
+    }
+
     /// One name.
     pub(crate) fn of(&self, node: NodeId) -> String {
         self.0.get(&node).cloned().unwrap_or_else(|| node.to_string())

@@ -1,0 +1,2 @@
+mod mark;
+mod parse;
