@@ -548,7 +548,7 @@ mod faults {
 
     #[test]
     fn delay_keeps_frames_whole_and_in_order() {
-        let fault = Fault { delay_millis: 10, jitter_millis: 5, ..Fault::default() };
+        let fault = Fault { delay_ms: 10, jitter_ms: 5, ..Fault::default() };
         assert!(frames_survive(1, fault, Fault::default()).delayed > 100);
     }
 

@@ -12,6 +12,7 @@ pub mod codec;
 pub mod config;
 pub mod id;
 pub mod input;
+pub mod membership;
 pub mod node;
 pub mod output;
 pub mod replication;

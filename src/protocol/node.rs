@@ -1,100 +1,532 @@
 //! One node of a cluster, as a state machine.
 
-use std::collections::BTreeMap;
+mod start;
 
-use bytes::Bytes;
-use thiserror::Error;
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::protocol::config::NodeConfig;
-use crate::protocol::id::{ClusterId, Incarnation, NodeId};
+use crate::protocol::causality::{Applied, Refusal};
+use crate::protocol::codec;
+use crate::protocol::config::{CLOCK_SKEW_MAX, NodeConfig};
+use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, RequestId, SessionId};
 use crate::protocol::input::Input;
-use crate::protocol::output::Output;
+use crate::protocol::membership::{Effect, Membership};
+use crate::protocol::output::{Destination, Notice, Output};
+use crate::protocol::replication::author::Author;
+use crate::protocol::replication::coordinator::{Coordinator, Event};
+use crate::protocol::replication::desk::{Desk, Errand, Vigil};
+use crate::protocol::replication::latency::Latency;
+use crate::protocol::replication::replica;
+use crate::protocol::replication::scope::{Origin, Peers, Scope};
+use crate::protocol::ring::entry::Entry;
+use crate::protocol::ring::view::RingView;
 use crate::protocol::rng::Rng;
-use crate::protocol::storage::op::MetaKey;
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored};
 use crate::protocol::time::{Moment, Now};
-use crate::protocol::wire::peer::Hello;
+use crate::protocol::wire::client::{Answer, Code, Problem, Request, Status, Topology};
+use crate::protocol::wire::peer::{Hello, PeerMessage, PeerRefusal};
+
+pub use start::{Identity, Start, StartError};
 
 /// One node of a cluster: routes inputs to the parts that own the rules, and owns those parts. It holds no algorithm.
 ///
 /// # Contract
-/// * Call [`handle`](Node::handle) for everything that happens, in one order, and carry out the outputs that it appends.
-/// * Call it with [`Input::Deadline`] when the time of [`next_deadline`](Node::next_deadline) has come; ask again after every input.
+/// * Call [`handle`](Node::handle) for everything that happens, in one order, and carry out the outputs that it appends, in theirs.
+/// * Call it with [`Input::Deadline`] when the time of [`next_deadline`](Node::next_deadline) has come; ask again after
+///   every input.
 /// * `now` must never go back (its monotonic half; the wall clock may jump).
 /// * Messages may be lost, repeated, delayed and reordered. Disk replies may not.
 #[derive(Debug)]
-pub struct Node {}
+pub struct Node {
+    config: NodeConfig,
+    life: Life,
+    started_at: Moment,
+    incarnation: Incarnation,
+    author: Author,
+    membership: Membership,
+    view: Option<RingView>,
+    coordinator: Coordinator,
+    desk: Desk,
+    latency: Latency,
+    counts: Counts,
+    rng: Rng,
+}
 
-/// Why a node cannot start from what its disk holds.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum StartError {
-    /// The data directory belongs to a node of another name.
-    #[error(
-        "the data belongs to node {found}, not to {wanted}; start it under its own name or give this node a directory of its own"
-    )]
-    AnotherName {
-        /// The name in the data.
-        found: String,
-        /// The name in the configuration.
-        wanted: String,
-    },
-    /// The durable state cannot be read.
-    #[error(
-        "the durable state of the node cannot be read ({0}); the directory is damaged or of another version"
-    )]
-    Unreadable(String),
+/// How far a node is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// Its new incarnation and actor are not durable yet: it says nothing to anybody.
+    Starting,
+    /// It talks, and serves if it has a ring.
+    Running,
+    /// It has said goodbye and finishes what is under way.
+    Stopping,
+    /// It has nothing left to do.
+    Stopped,
+}
+
+/// What a node has done since its start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    reads: u64,
+    writes: u64,
+    replicated: u64,
+    fetched: u64,
+    amnesia: u64,
 }
 
 impl Node {
-    /// A node that starts from the durable state `meta` (empty at its very first start).
-    ///
-    /// Outputs of the start are appended to `out`: nothing but disk requests until the new incarnation and actor are
-    /// durable.
-    pub fn start(
-        _config: NodeConfig,
-        _meta: &BTreeMap<MetaKey, Bytes>,
-        _now: Now,
-        _rng: Rng,
-        _out: &mut Vec<Output>,
-    ) -> Result<Node, StartError> {
-        Ok(Node {})
-    }
-
     /// Takes note of something that happened at `now` and appends what is to be done to `out`.
-    pub fn handle(&mut self, _now: Now, _input: Input, _out: &mut Vec<Output>) {}
+    pub fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Peer { from, message } => self.on_peer(now, from, message, out),
+            Input::Client { session, id, deadline_ms, request } => {
+                let patience = Duration::from_millis(u64::from(deadline_ms));
+                self.on_client(now, session, id, patience, request, out);
+            }
+            Input::Disk(reply) => self.on_disk(now, reply, out),
+            Input::Deadline => self.on_deadline(now, out),
+            Input::Stop => self.on_stop(now, out),
+        }
+        if self.life == Life::Stopping && self.coordinator.is_empty() && self.desk.is_idle() {
+            self.life = Life::Stopped;
+            out.push(Output::Notice(Notice::Stopped));
+        }
+    }
 
     /// When to call [`handle`](Node::handle) with [`Input::Deadline`] at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Moment {
-        Moment::NEVER
+        match self.life {
+            Life::Starting | Life::Stopped => Moment::NEVER,
+            Life::Running | Life::Stopping => {
+                self.membership.next_deadline().min(self.coordinator.next_deadline())
+            }
+        }
     }
 
     /// Its identity.
     #[must_use]
     pub fn id(&self) -> NodeId {
-        NodeId(0)
-    }
-
-    /// What the shell says first on every connection to a peer.
-    #[must_use]
-    pub fn hello(&self) -> Option<Hello> {
-        None
+        self.membership.own().id
     }
 
     /// Its generation clock.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
-        Incarnation(0)
+        self.incarnation
     }
 
     /// Its cluster, once founded.
     #[must_use]
     pub fn cluster(&self) -> Option<ClusterId> {
-        None
+        self.membership.cluster().map(|cluster| cluster.id)
+    }
+
+    /// What it knows of the members.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The ring as it sees it, once it serves.
+    #[must_use]
+    pub fn ring_view(&self) -> Option<&RingView> {
+        self.view.as_ref()
     }
 
     /// Whether it serves requests.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        false
+        self.life == Life::Running && self.view.is_some()
+    }
+
+    /// What the shell says first on every connection to a peer; `None` while it may not talk.
+    #[must_use]
+    pub fn hello(&self) -> Option<Hello> {
+        (self.life != Life::Starting).then(|| Hello {
+            node: self.id(),
+            name: self.config.name.clone(),
+            cluster: self.cluster(),
+            incarnation: self.incarnation,
+        })
+    }
+
+    fn on_peer(&mut self, now: Now, from: NodeId, message: PeerMessage, out: &mut Vec<Output>) {
+        // Nothing leaves before the new incarnation is durable, answers included.
+        if matches!(self.life, Life::Starting | Life::Stopped) || from == self.id() {
+            return;
+        }
+        self.membership.heard(now, from);
+        match message {
+            PeerMessage::Hello(_) => {}
+            PeerMessage::Gossip(gossip) => {
+                let mut effects = Vec::new();
+                self.membership.handle(now, from, gossip, &mut effects);
+                self.carry_out(effects, out);
+            }
+            PeerMessage::Replicate { request, digest, epoch: _, actor, key, record } => {
+                self.counts.replicated += 1;
+                match self.scope(now, out) {
+                    Some((_, mut scope)) => {
+                        replica::on_replicate(from, request, digest, actor, &key, record, &mut scope);
+                    }
+                    None => self.decline(from, request, out),
+                }
+            }
+            PeerMessage::Fetch { request, digest, key } => {
+                self.counts.fetched += 1;
+                match self.scope(now, out) {
+                    Some((_, mut scope)) => replica::on_fetch(from, request, digest, &key, &mut scope),
+                    None => self.decline(from, request, out),
+                }
+            }
+            PeerMessage::Forward { request, deadline_ms, ask } => {
+                let patience = Duration::from_millis(u64::from(deadline_ms));
+                match self.scope(now, out) {
+                    Some((coordinator, mut scope)) => {
+                        coordinator.start(Origin::Peer { node: from, request }, ask, patience, &mut scope);
+                    }
+                    None => self.decline(from, request, out),
+                }
+            }
+            PeerMessage::Stored { request, entry } => {
+                if self.author.is_outrun(self.author.actor(), entry) {
+                    // The acknowledgement does not count: the owner may have dropped the write as already seen.
+                    return self.forget_actor(out);
+                }
+                self.tell(now, request, Event::Stored { from, entry }, out);
+            }
+            PeerMessage::Fetched { request, raised: _, committed: _, record } => {
+                self.tell(now, request, Event::Fetched { from, record }, out);
+            }
+            PeerMessage::Refused { request, reason } => {
+                if let PeerRefusal::OtherRing(entries) = &reason {
+                    let mut effects = Vec::new();
+                    self.membership.absorb(now, entries.clone(), &mut effects);
+                    self.carry_out(effects, out);
+                }
+                self.tell(now, request, Event::Refused { from, reason }, out);
+            }
+            PeerMessage::Forwarded { request, answer } => {
+                self.tell(now, request, Event::Forwarded { from, answer }, out);
+            }
+        }
+    }
+
+    fn on_client(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        id: u64,
+        patience: Duration,
+        request: Request,
+        out: &mut Vec<Output>,
+    ) {
+        let origin = Origin::Client { session, id };
+        let answer = match request {
+            Request::Topology => Answer::Topology(self.topology(now)),
+            Request::Status => Answer::Status(self.status(now)),
+            Request::Admin(_) => {
+                Answer::Refused(Problem::new(Code::BadRequest, "this node cannot be administrated this way"))
+            }
+            Request::Write(_) | Request::Read(_) | Request::Explain { .. } => {
+                match &request {
+                    Request::Write(_) => self.counts.writes += 1,
+                    _ => self.counts.reads += 1,
+                }
+                match self.scope(now, out) {
+                    Some((coordinator, mut scope)) => {
+                        // Clocks that jumped back are cured by a new actor before the next dot.
+                        let is_ahead = scope.author.is_ready() && scope.author.must_be_replaced(now.wall);
+                        if !is_ahead {
+                            return coordinator.start(origin, request, patience, &mut scope);
+                        }
+                        self.forget_actor(out);
+                        Answer::Refused(Problem::new(
+                            Code::NotReady,
+                            "the node's clock jumped back; try again",
+                        ))
+                    }
+                    None => Answer::Refused(Problem::new(Code::NotReady, self.why_not_ready())),
+                }
+            }
+        };
+        out.push(Output::Respond { session, id, answer });
+    }
+
+    fn on_disk(&mut self, now: Now, reply: DiskReply, out: &mut Vec<Output>) {
+        match reply {
+            DiskReply::Applied { ticket, lsn, applied } => match self.desk.fetch_errand(ticket) {
+                Some(Errand::Operation(request)) => {
+                    let is_logged = !matches!(applied, Applied::Refused(_));
+                    let forgot = matches!(
+                        applied,
+                        Applied::Refused(Refusal::Amnesia)
+                            | Applied::Adopted { amnesia: true, .. }
+                            | Applied::Changed { amnesia: true, .. }
+                    );
+                    self.tell(now, request, Event::Applied(applied), out);
+                    if is_logged {
+                        self.wait(now, lsn, Vigil::OwnWrite(request), out);
+                    }
+                    if forgot {
+                        self.forget_actor(out);
+                    }
+                }
+                Some(Errand::Replicate { from, request, actor }) => {
+                    let amnesia = self.scope(now, out).is_some_and(|(_, mut scope)| {
+                        replica::on_replicated(from, request, actor, lsn, applied, &mut scope)
+                    });
+                    if amnesia {
+                        self.forget_actor(out);
+                    }
+                }
+                Some(Errand::Fetch { .. } | Errand::Repair | Errand::Start(_) | Errand::Belief(_)) | None => {
+                }
+            },
+            DiskReply::Read { ticket, lsn, stored } => match self.desk.fetch_errand(ticket) {
+                Some(Errand::Operation(request)) => match stored {
+                    Stored::Absent => self.wait(now, lsn, Vigil::OwnRead(request, None), out),
+                    Stored::Present(record) => {
+                        self.wait(now, lsn, Vigil::OwnRead(request, Some(record)), out)
+                    }
+                    Stored::Lost => {
+                        let event = Event::Refused { from: self.id(), reason: PeerRefusal::Lost };
+                        self.tell(now, request, event, out);
+                    }
+                },
+                Some(Errand::Fetch { from, request }) => {
+                    if let Some((_, mut scope)) = self.scope(now, out) {
+                        replica::on_read(from, request, lsn, stored, &mut scope);
+                    }
+                }
+                Some(_) | None => {}
+            },
+            DiskReply::MetaApplied { ticket, lsn } => match self.desk.fetch_errand(ticket) {
+                Some(Errand::Start(actor)) => self.wait(now, lsn, Vigil::Start(actor), out),
+                Some(Errand::Belief(token)) => self.wait(now, lsn, Vigil::Belief(token), out),
+                Some(_) | None => {}
+            },
+            DiskReply::Durable { through } => {
+                for vigil in self.desk.synced(through) {
+                    self.on_durable(now, vigil, out);
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self, now: Now, lsn: Lsn, vigil: Vigil, out: &mut Vec<Output>) {
+        if let Some(vigil) = self.desk.wait(lsn, vigil) {
+            self.on_durable(now, vigil, out);
+        }
+    }
+
+    fn on_durable(&mut self, now: Now, vigil: Vigil, out: &mut Vec<Output>) {
+        match vigil {
+            Vigil::OwnWrite(request) => self.tell(now, request, Event::Logged, out),
+            Vigil::OwnRead(request, record) => {
+                let event = Event::Fetched { from: self.id(), record };
+                self.tell(now, request, event, out);
+            }
+            Vigil::Start(actor) => {
+                self.author.became_durable(actor);
+                if self.life == Life::Starting {
+                    self.life = Life::Running;
+                    out.push(Output::Notice(Notice::Started));
+                    if self.is_serving() {
+                        out.push(Output::Notice(Notice::Serving));
+                    }
+                    let mut effects = Vec::new();
+                    self.membership.start(now, &mut effects);
+                    self.carry_out(effects, out);
+                }
+            }
+            Vigil::Belief(token) => {
+                let mut effects = Vec::new();
+                self.membership.persisted(now, token, &mut effects);
+                self.carry_out(effects, out);
+            }
+            Vigil::Stored { .. } | Vigil::Fetched { .. } => {
+                if let Some((_, mut scope)) = self.scope(now, out) {
+                    replica::on_durable(vigil, &mut scope);
+                }
+            }
+        }
+    }
+
+    fn on_deadline(&mut self, now: Now, out: &mut Vec<Output>) {
+        if matches!(self.life, Life::Starting | Life::Stopped) {
+            return;
+        }
+        if now.monotonic >= self.membership.next_deadline() {
+            let mut effects = Vec::new();
+            self.membership.tick(now, &mut effects);
+            self.carry_out(effects, out);
+        }
+        if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
+            coordinator.tick(&mut scope);
+        }
+    }
+
+    fn on_stop(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.life == Life::Running {
+            let mut effects = Vec::new();
+            self.membership.say_goodbye(now, &mut effects);
+            self.carry_out(effects, out);
+        }
+        self.life = Life::Stopping;
+    }
+
+    /// Does what the membership wants done.
+    fn carry_out(&mut self, effects: Vec<Effect>, out: &mut Vec<Output>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { to, message } => {
+                    out.push(Output::Send { to, message: PeerMessage::Gossip(message) })
+                }
+                Effect::Persist { token, entries } => {
+                    self.desk.ask(Errand::Belief(token), |ticket| DiskRequest::Meta { ticket, entries }, out);
+                }
+                Effect::Notice(notice) => out.push(Output::Notice(notice)),
+                Effect::Changed | Effect::Founded => self.look_at_the_ring(out),
+            }
+        }
+    }
+
+    /// Computes the ring anew from what is known of the members.
+    fn look_at_the_ring(&mut self, out: &mut Vec<Output>) {
+        let Some(cluster) = self.membership.cluster() else { return };
+        let was_serving = self.view.is_some();
+        self.view = RingView::build(cluster.id, cluster.replicas, self.membership.entries());
+        if !was_serving && self.is_serving() {
+            out.push(Output::Notice(Notice::Serving));
+        }
+    }
+
+    /// The node has forgotten writes of its actor, or its clock cannot be trusted: both go, and no dot is issued before
+    /// the new actor is durable.
+    fn forget_actor(&mut self, out: &mut Vec<Output>) {
+        self.counts.amnesia += 1;
+        out.push(Output::Notice(Notice::Amnesia));
+        let actor = Actor(self.rng.bits());
+        self.author = Author::new(actor);
+        let start = Start { incarnation: self.incarnation, actor };
+        let entries = vec![(MetaKey::Start, Some(codec::encode(&start).into()))];
+        self.desk.ask(Errand::Start(actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
+    }
+
+    /// Hands an event to an operation.
+    fn tell(&mut self, now: Now, request: RequestId, event: Event, out: &mut Vec<Output>) {
+        if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
+            coordinator.handle(request, event, &mut scope);
+        }
+    }
+
+    fn decline(&self, to: NodeId, request: RequestId, out: &mut Vec<Output>) {
+        let to = Destination::Node { id: to, address: self.membership.address(to) };
+        out.push(Output::Send {
+            to,
+            message: PeerMessage::Refused { request, reason: PeerRefusal::NotReady },
+        });
+    }
+
+    /// The coordinator and what its operations may use, if the node takes new work.
+    fn scope<'a>(
+        &'a mut self,
+        now: Now,
+        out: &'a mut Vec<Output>,
+    ) -> Option<(&'a mut Coordinator, Scope<'a>)> {
+        if self.life == Life::Running { self.any_scope(now, out) } else { None }
+    }
+
+    /// The same, for what is under way already.
+    fn any_scope<'a>(
+        &'a mut self,
+        now: Now,
+        out: &'a mut Vec<Output>,
+    ) -> Option<(&'a mut Coordinator, Scope<'a>)> {
+        let scope = Scope {
+            now,
+            own: self.membership.own().id,
+            config: &self.config.replication,
+            limits: &self.config.limits,
+            view: self.view.as_ref()?,
+            secret: &self.membership.cluster()?.secret,
+            peers: &self.membership,
+            author: &mut self.author,
+            desk: &mut self.desk,
+            latency: &mut self.latency,
+            out,
+        };
+        Some((&mut self.coordinator, scope))
+    }
+
+    fn why_not_ready(&self) -> String {
+        match self.life {
+            Life::Starting => "the node is starting".to_owned(),
+            Life::Stopping | Life::Stopped => "the node is stopping; use another one".to_owned(),
+            Life::Running => match self.membership.waiting_for() {
+                Some(waiting) => format!("the node does not serve yet: {waiting}"),
+                None => "the node does not serve yet: it knows no ring".to_owned(),
+            },
+        }
+    }
+
+    fn topology(&self, now: Now) -> Topology {
+        Topology {
+            node: self.id(),
+            cluster: self.cluster(),
+            replicas: self.membership.cluster().map_or(self.config.replicas, |cluster| cluster.replicas),
+            members: self.membership.members(),
+            time: now.wall,
+            version: self.membership.version(),
+        }
+    }
+
+    fn status(&self, now: Now) -> Status {
+        let slots_owned = self.view.as_ref().map_or(0, |view| view.ring().load(self.id()));
+        let counts = [
+            ("actor_changes", self.counts.amnesia),
+            ("reads", self.counts.reads),
+            ("records_fetched_for_peers", self.counts.fetched),
+            ("records_replicated_from_peers", self.counts.replicated),
+            ("writes", self.counts.writes),
+        ];
+        Status {
+            node: self.id(),
+            name: self.config.name.clone(),
+            address: self.config.addresses.first().copied(),
+            cluster: self.cluster(),
+            waiting_for: (!self.is_serving()).then(|| self.why_not_ready()),
+            incarnation: self.incarnation,
+            uptime_ms: u64::try_from(now.monotonic.since(self.started_at).as_millis()).unwrap_or(u64::MAX),
+            slots_owned,
+            requests: u32::try_from(self.coordinator.len()).unwrap_or(u32::MAX),
+            clock_offset_ms: self.membership.clock_offset(),
+            counts: counts.map(|(name, count)| (name.to_owned(), count)).to_vec(),
+        }
+    }
+}
+
+impl Peers for Membership {
+    fn is_reachable(&self, node: NodeId) -> bool {
+        Membership::is_reachable(self, node)
+    }
+
+    fn address(&self, node: NodeId) -> Option<SocketAddr> {
+        Membership::address(self, node)
+    }
+
+    fn name(&self, node: NodeId) -> String {
+        Membership::name(self, node).map_or_else(|| node.to_string(), |name| name.to_string())
+    }
+
+    fn entry(&self, node: NodeId) -> Option<Entry> {
+        Membership::entry(self, node).cloned()
+    }
+
+    fn is_clock_off(&self) -> bool {
+        self.clock_offset().unsigned_abs() > CLOCK_SKEW_MAX.as_millis() as u64
     }
 }

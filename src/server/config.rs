@@ -42,8 +42,6 @@ pub struct ServerConfig {
     pub faults: bool,
     /// The disk.
     pub disk: DiskOptions,
-    /// How long a clean stop may take before what is under way is given up.
-    pub drain: Duration,
     /// How to log.
     pub log: LogConfig,
 }
@@ -117,8 +115,6 @@ pub struct Settings {
     pub cert: Option<PathBuf>,
     /// The node's private key.
     pub key: Option<PathBuf>,
-    /// How long a clean stop may take. Default 10,000.
-    pub drain_ms: Option<u64>,
     /// The log.
     #[serde(default)]
     pub log: LogSettings,
@@ -277,7 +273,6 @@ impl Settings {
             ca: self.ca.or(other.ca),
             cert: self.cert.or(other.cert),
             key: self.key.or(other.key),
-            drain_ms: self.drain_ms.or(other.drain_ms),
             log: self.log.or(other.log),
             disk: self.disk.or(other.disk),
             limits: self.limits.or(other.limits),
@@ -343,7 +338,6 @@ impl Settings {
             credentials,
             faults: self.faults.unwrap_or(false),
             disk: self.disk.resolve()?,
-            drain: Duration::from_millis(self.drain_ms.unwrap_or(10_000)),
             log: LogConfig {
                 format: self.log.format.unwrap_or(log.format),
                 level: self.log.level.unwrap_or(log.level),

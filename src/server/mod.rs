@@ -1,4 +1,176 @@
-//! The real world around a node: what touches disks, sockets, clocks and signals.
+//! The real world around a node: disk, sockets, clocks, signals.
+//!
+//! ```text
+//!  peers ──┐                       ┌──▶ peers      one QUIC connection per pair of nodes
+//!  clients ┼──▶ driver ─▶ Node ─▶ ─┼──▶ clients    answers of a batch leave together
+//!  timer ──┤      ▲                └──▶ disk ─▶ log thread, feeder thread
+//!  disk ───┘      └── one lock, one executor thread
+//! ```
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_std::channel::bounded;
+use futures_lite::{StreamExt as _, future};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_async_std::Signals;
+use thiserror::Error;
+
+use crate::protocol::config::NodeConfig;
+use crate::protocol::node::{Node, StartError};
+use crate::protocol::rng::Rng;
+use crate::transport::certificate::Credentials;
+use crate::transport::endpoint::{Endpoint, EndpointOptions};
+use crate::transport::error::BindError;
+use crate::transport::faults::Faults;
+use crate::transport::tls::Protocol;
+
+mod clock;
 pub mod config;
 pub mod disk;
+mod driver;
+mod peers;
+mod sessions;
+mod usage;
+
+use clock::Clock;
+use disk::{Disk, DiskOptions, OpenError, Poisoned};
+use driver::Driver;
+use peers::Peers;
+use sessions::Administration;
+
+/// How long a node that was told to stop waits for what is under way.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Everything that a node's process needs to know.
+#[derive(Debug)]
+pub struct Launch {
+    /// The node. Addresses that name port 0 get the port that the system picked.
+    pub node: NodeConfig,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where its data is.
+    pub data: PathBuf,
+    /// How it treats its disk.
+    pub disk: DiskOptions,
+    /// Who it is, for the others.
+    pub credentials: Credentials,
+    /// Whether faults may be injected into its socket.
+    pub faults: bool,
+}
+
+/// Why a node ended, or did not start. What was acknowledged is on disk in every case.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Disk(#[from] OpenError),
+    /// The durable state does not fit.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The port cannot be used.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Signals cannot be awaited.
+    #[error("cannot await signals: {0}")]
+    Signals(#[source] std::io::Error),
+    /// The system gives no randomness.
+    #[error("the system gives no randomness: {0}")]
+    Randomness(getrandom::Error),
+    /// The disk failed while the node ran.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+}
+
+/// What a node tells its surroundings once it listens.
+pub trait Observer: Send {
+    /// It listens here and talks to others from now on.
+    fn listening(&mut self, address: SocketAddr);
+}
+
+impl<F: FnMut(SocketAddr) + Send> Observer for F {
+    fn listening(&mut self, address: SocketAddr) {
+        self(address);
+    }
+}
+
+/// Runs a node until it is told to stop: by SIGTERM, SIGINT, an administrator, or the end of `until`. It then takes no new
+/// work, finishes what is under way, says goodbye, syncs its disk and returns.
+pub async fn run(
+    launch: Launch,
+    mut observer: impl Observer,
+    until: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let Launch { mut node, listen, data, disk: disk_options, credentials, faults } = launch;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(RunError::Signals)?;
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(RunError::Randomness)?;
+    let mut rng = Rng::from_seed(seed);
+
+    let (wake, woken) = bounded(1);
+    let disk = Disk::open(&data, disk_options, move || {
+        let _ = wake.try_send(());
+    })?;
+    let faults = faults.then(|| Arc::new(Faults::new(rng.fork())));
+    let options = EndpointOptions { faults: faults.clone(), ..EndpointOptions::default() };
+    let endpoint = Endpoint::bind(listen, &credentials, options)?;
+    let address = endpoint.local_address();
+    for advertised in node.addresses.iter_mut().filter(|advertised| advertised.port() == 0) {
+        advertised.set_port(address.port());
+    }
+
+    let clock = Clock::start();
+    let mut outputs = Vec::new();
+    let name = node.name.clone();
+    let node = Node::start(node, disk.meta(), clock.now(), rng, &mut outputs)?;
+    tracing::info!(%name, id = %node.id(), %address, data = %data.display(), "starting");
+    let driver = Driver::new(node, disk, outputs, Peers::new(endpoint.clone(), clock), clock);
+    async_std::task::spawn(Driver::run_timer(Arc::downgrade(&driver)));
+    async_std::task::spawn(Driver::run_disk(Arc::downgrade(&driver), woken));
+
+    let (stop, stop_asked) = bounded(1);
+    let administration = Administration { faults, stop };
+    let accepting = async_std::task::spawn({
+        let (driver, endpoint) = (Arc::downgrade(&driver), endpoint.clone());
+        async move {
+            while let Some(link) = endpoint.accept().await {
+                let driver = driver.clone();
+                match link.protocol() {
+                    Protocol::Peer => async_std::task::spawn(Peers::accept(driver, link)),
+                    Protocol::Client => {
+                        async_std::task::spawn(sessions::serve(driver, link, administration.clone()))
+                    }
+                };
+            }
+        }
+    });
+    observer.listening(address);
+
+    let told = async {
+        let asked = async {
+            let _ = stop_asked.recv().await;
+        };
+        let signalled = async {
+            signals.next().await;
+        };
+        future::or(future::or(signalled, asked), until).await;
+        Ok(())
+    };
+    let failed = async { Err(driver.disk_failure().await) };
+    if let Err(poisoned) = future::or(told, failed).await {
+        // Neither flushed nor dropped: after a failed sync nobody knows what the disk holds. The log will tell.
+        std::mem::forget(driver.take_disk());
+        return Err(poisoned.into());
+    }
+    tracing::info!("stopping");
+    driver.stop(DRAIN).await;
+    accepting.cancel().await;
+    driver.peers().close("the node is stopping").await;
+    if let Some(disk) = driver.take_disk() {
+        disk.close()?;
+    }
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::protocol::rng::Rng;
+pub use crate::protocol::wire::fault::{Direction, Fault, FaultRule, Injected};
 
 /// How much longer than others a reordered datagram is held back, at least and at most: enough for those behind it to
 /// overtake, too little to be taken for lost.
@@ -25,34 +25,6 @@ const REORDER_HOLD_MILLIS: (u64, u64) = (2, 10);
 /// Delays, with their jitter, are at most this long. A datagram that is held for longer than QUIC's own timeouts is
 /// better described as lost.
 pub const DELAY_MILLIS_MAX: u32 = 60_000;
-
-/// Which way a datagram travels, seen from the node that holds the rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// From the other side to this node. Only a cut and loss are possible.
-    Inbound,
-    /// From this node to the other side.
-    Outbound,
-}
-
-/// One rule. The default does nothing. Probabilities are per mille and independent for each datagram.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Fault {
-    /// Nothing passes.
-    pub cut: bool,
-    /// Mean delay in milliseconds. Outbound only.
-    pub delay_millis: u32,
-    /// Each delay is drawn evenly from mean minus jitter to mean plus jitter, in milliseconds, and not below zero. As
-    /// each datagram draws its own, jitter reorders. Outbound only.
-    pub jitter_millis: u32,
-    /// Lost datagrams.
-    pub loss_per_mille: u16,
-    /// Datagrams that arrive twice. Outbound only.
-    pub duplicate_per_mille: u16,
-    /// Datagrams that are held back until later ones have overtaken them. Outbound only.
-    pub reorder_per_mille: u16,
-}
 
 /// A rule cannot be in force. The table is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -66,36 +38,6 @@ pub enum FaultError {
     /// Inbound datagrams have already travelled.
     #[error("inbound datagrams can be cut or lost; delay, duplicate and reorder them where they are sent")]
     InboundOnlyCutOrLoss,
-}
-
-/// How many datagrams met which fault.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Injected {
-    /// Dropped by a cut.
-    pub cut: u64,
-    /// Dropped by loss.
-    pub lost: u64,
-    /// Delivered later than they were sent (those held back for reordering included).
-    pub delayed: u64,
-    /// Delivered twice.
-    pub duplicated: u64,
-    /// Held back so that later ones overtake.
-    pub reordered: u64,
-    /// Dropped because too many were already waiting; always zero in the counters of a single rule.
-    pub overflowed: u64,
-}
-
-/// A rule in force, and what it has done since it was set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FaultRule {
-    /// The other side.
-    pub peer: SocketAddr,
-    /// Which way.
-    pub direction: Direction,
-    /// What happens.
-    pub fault: Fault,
-    /// What has happened.
-    pub injected: Injected,
 }
 
 /// What becomes of one datagram.
@@ -133,8 +75,8 @@ impl Fault {
     /// A cut, for whichever direction.
     pub const CUT: Fault = Fault {
         cut: true,
-        delay_millis: 0,
-        jitter_millis: 0,
+        delay_ms: 0,
+        jitter_ms: 0,
         loss_per_mille: 0,
         duplicate_per_mille: 0,
         reorder_per_mille: 0,
@@ -159,10 +101,10 @@ impl Fault {
     }
 
     fn delay(&self, rng: &mut Rng) -> Duration {
-        if self.delay_millis == 0 && self.jitter_millis == 0 {
+        if self.delay_ms == 0 && self.jitter_ms == 0 {
             return Duration::ZERO;
         }
-        let (mean, jitter) = (u64::from(self.delay_millis) * 1_000, u64::from(self.jitter_millis) * 1_000);
+        let (mean, jitter) = (u64::from(self.delay_ms) * 1_000, u64::from(self.jitter_ms) * 1_000);
         Duration::from_micros(rng.between(mean.saturating_sub(jitter), mean + jitter))
     }
 
@@ -171,7 +113,7 @@ impl Fault {
         if probabilities.into_iter().any(|probability| probability > 1_000) {
             return Err(FaultError::Probability);
         }
-        if self.delay_millis.saturating_add(self.jitter_millis) > DELAY_MILLIS_MAX {
+        if self.delay_ms.saturating_add(self.jitter_ms) > DELAY_MILLIS_MAX {
             return Err(FaultError::Delay);
         }
         let inbound_part = Fault { cut: self.cut, loss_per_mille: self.loss_per_mille, ..Fault::default() };
@@ -359,7 +301,7 @@ mod tests {
 
     #[test]
     fn delays_lie_within_the_jitter_and_use_all_of_it() {
-        let fates = fates(Fault { delay_millis: 20, jitter_millis: 30, ..Fault::default() });
+        let fates = fates(Fault { delay_ms: 20, jitter_ms: 30, ..Fault::default() });
         let delays: Vec<Duration> = fates.into_iter().flat_map(Fate::deliveries).collect();
         assert!(delays.iter().all(|delay| *delay <= Duration::from_millis(50)));
         assert!(delays.iter().any(|delay| *delay < Duration::from_millis(2)));
@@ -368,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_decides_the_same() {
-        let fault = Fault { loss_per_mille: 500, jitter_millis: 9, ..Fault::default() };
+        let fault = Fault { loss_per_mille: 500, jitter_ms: 9, ..Fault::default() };
         assert_eq!(fates(fault), fates(fault));
     }
 
@@ -404,11 +346,11 @@ mod tests {
     fn impossible_rules_are_refused_and_change_nothing() {
         let faults = faults();
         let set = |direction, fault| faults.set(PEER, direction, fault);
-        let late = Fault { delay_millis: 5, ..Fault::default() };
+        let late = Fault { delay_ms: 5, ..Fault::default() };
         assert_eq!(set(Direction::Inbound, late), Err(FaultError::InboundOnlyCutOrLoss));
         let sure = Fault { loss_per_mille: 1_001, ..Fault::default() };
         assert_eq!(set(Direction::Outbound, sure), Err(FaultError::Probability));
-        let never = Fault { delay_millis: u32::MAX, jitter_millis: 1, ..Fault::default() };
+        let never = Fault { delay_ms: u32::MAX, jitter_ms: 1, ..Fault::default() };
         assert_eq!(set(Direction::Outbound, never), Err(FaultError::Delay));
         assert!(faults.list().is_empty() && !faults.is_active());
     }

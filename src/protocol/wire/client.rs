@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use super::fault::{Direction, Fault, FaultRule, Injected};
 use crate::protocol::causality::{ContextToken, Dot, OperationId, Record, Sibling};
 use crate::protocol::id::{ClusterId, Incarnation, NodeId};
 use crate::protocol::ring::entry::{Entry, Name};
@@ -376,36 +377,11 @@ pub enum AdminRequest {
     Stop,
 }
 
-/// What happens to the datagrams of one direction between two nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Fault {
-    /// Drop everything.
-    pub cut: bool,
-    /// Mean extra delay.
-    pub delay_ms: u32,
-    /// The delay varies by up to this much either way.
-    pub jitter_ms: u32,
-    /// Datagrams lost in a thousand.
-    pub loss_per_mille: u16,
-    /// Datagrams sent twice in a thousand.
-    pub duplicate_per_mille: u16,
-    /// Datagrams that let later ones overtake them, in a thousand.
-    pub reorder_per_mille: u16,
-}
-
-impl Fault {
-    /// Whether it does nothing.
-    #[must_use]
-    pub fn is_none(&self) -> bool {
-        *self == Fault::default()
-    }
-}
-
 /// The answer to an admin request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AdminAnswer {
     /// Done.
     Done,
-    /// The faults in force: peer, outbound, inbound.
-    Faults(Vec<(SocketAddr, Fault, Fault)>),
+    /// The faults in force.
+    Faults(Vec<FaultRule>),
 }

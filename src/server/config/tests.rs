@@ -36,7 +36,6 @@ fn every_name_of_a_file_reaches_its_place() {
         ca = "/ca"
         cert = "/cert"
         key = "/key"
-        drain_ms = 7
         [log]
         format = "json"
         level = "debug"
@@ -72,7 +71,7 @@ fn every_name_of_a_file_reaches_its_place() {
     assert_eq!(config.node.seeds, [address("127.0.0.1:3")]);
     assert_eq!((config.node.found, config.node.replicas.get()), (Some(3), 5));
     assert_eq!((config.node.zone.as_str(), config.node.weight.get()), ("z", 2));
-    assert_eq!((config.cluster.as_str(), config.faults, config.drain), ("c", true, Duration::from_millis(7)));
+    assert_eq!((config.cluster.as_str(), config.faults), ("c", true));
     assert_eq!(config.credentials.unwrap().certificate, PathBuf::from("/cert"));
     assert_eq!(config.log, LogConfig { format: LogFormat::Json, level: "debug".to_owned() });
     assert_eq!((config.disk.segment_bytes, config.disk.cache_bytes), (1 << 20, 6));

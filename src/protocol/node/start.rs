@@ -1,0 +1,162 @@
+//! What a node remembers of itself, and how it comes back.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{Counts, Life, Node};
+use crate::protocol::codec;
+use crate::protocol::config::NodeConfig;
+use crate::protocol::id::{Actor, Incarnation, NodeId, Place};
+use crate::protocol::membership::{Membership, Recovered};
+use crate::protocol::output::{Notice, Output};
+use crate::protocol::replication::author::Author;
+use crate::protocol::replication::coordinator::Coordinator;
+use crate::protocol::replication::desk::{Desk, Errand};
+use crate::protocol::replication::latency::Latency;
+use crate::protocol::ring::entry::{Entry, Name, Phase};
+use crate::protocol::rng::Rng;
+use crate::protocol::storage::op::{DiskRequest, MetaKey};
+use crate::protocol::time::Now;
+
+/// Who a node is, from its very first start on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its id.
+    pub node: NodeId,
+    /// Its name, which its certificate carries.
+    pub name: Name,
+}
+
+/// One start of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Its generation clock.
+    pub incarnation: Incarnation,
+    /// Its newest actor.
+    pub actor: Actor,
+}
+
+/// Why a node cannot start from what its disk holds. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StartError {
+    /// The data belongs to a node of another name.
+    #[error(
+        "the data belongs to node {found}, not to {wanted}: start it as {found}, or give {wanted} a directory of its own"
+    )]
+    AnotherName {
+        /// The name in the data.
+        found: String,
+        /// The name in the configuration.
+        wanted: String,
+    },
+    /// The durable state cannot be read.
+    #[error("the durable state of the node cannot be read ({0}): the data is damaged or of another version")]
+    Unreadable(String),
+}
+
+impl Node {
+    /// A node that starts from the durable state `meta` (empty at its very first start).
+    ///
+    /// What is to be done for the start is appended to `out`: nothing but a disk request, until the new incarnation and
+    /// the new actor are durable. Both are new at *every* start, so that no crash, backup or clone of the directory can
+    /// make a dot be issued twice.
+    pub fn start(
+        config: NodeConfig,
+        meta: &BTreeMap<MetaKey, Bytes>,
+        now: Now,
+        mut rng: Rng,
+        out: &mut Vec<Output>,
+    ) -> Result<Node, StartError> {
+        let known: Option<Identity> = read(meta, &MetaKey::Identity)?;
+        let identity =
+            known.unwrap_or_else(|| Identity { node: NodeId(rng.bits()), name: config.name.clone() });
+        if identity.name != config.name {
+            let (found, wanted) = (identity.name.to_string(), config.name.to_string());
+            return Err(StartError::AnotherName { found, wanted });
+        }
+        let last: Option<Start> = read(meta, &MetaKey::Start)?;
+        let start = Start {
+            incarnation: last.map_or(Incarnation::default(), |start| start.incarnation).next(),
+            actor: Actor(rng.bits()),
+        };
+        let recovered =
+            Recovered::from_meta(meta).map_err(|error| StartError::Unreadable(error.to_string()))?;
+        let remembered: Option<Entry> = recovered.entry(identity.node).cloned();
+        let own = own_entry(&config, &identity, start.incarnation, remembered.as_ref(), out);
+        let entries = vec![
+            (MetaKey::Identity, Some(codec::encode(&identity).into())),
+            (MetaKey::Start, Some(codec::encode(&start).into())),
+        ];
+        let mut desk = Desk::default();
+        desk.ask(Errand::Start(start.actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
+        let membership = Membership::new(&config, own, recovered, rng.fork());
+        let mut node = Node {
+            life: Life::Starting,
+            started_at: now.monotonic,
+            incarnation: start.incarnation,
+            author: Author::new(start.actor),
+            membership,
+            view: None,
+            coordinator: Coordinator::new(&mut rng),
+            desk,
+            latency: Latency::default(),
+            counts: Counts::default(),
+            rng,
+            config,
+        };
+        node.look_at_the_ring(&mut Vec::new());
+        Ok(node)
+    }
+}
+
+/// What the node says of itself in this life. What placement reads (place, zone, weight) stays as it was when the node
+/// became a member: a change of the ring in one step would let a read quorum miss a committed write.
+fn own_entry(
+    config: &NodeConfig,
+    identity: &Identity,
+    incarnation: Incarnation,
+    remembered: Option<&Entry>,
+    out: &mut Vec<Output>,
+) -> Entry {
+    let mut own = Entry {
+        id: identity.node,
+        place: Place(identity.node.0),
+        name: identity.name.clone(),
+        addresses: config.addresses.clone(),
+        zone: config.zone.clone(),
+        weight: config.weight,
+        incarnation,
+        version: 0,
+        amnesia: 0,
+        phase: Phase::default(),
+    };
+    if let Some(remembered) = remembered {
+        if (&remembered.zone, remembered.weight) != (&own.zone, own.weight) {
+            let message = format!(
+                "zone {} and weight {} are configured, but the node is a member with zone {} and weight {}: they stay as they \
+                 are, since this version cannot change the ring",
+                own.zone, own.weight, remembered.zone, remembered.weight
+            );
+            out.push(Output::Notice(Notice::Trouble(message)));
+        }
+        own.place = remembered.place;
+        own.zone = remembered.zone.clone();
+        own.weight = remembered.weight;
+        own.amnesia = remembered.amnesia;
+        own.phase = remembered.phase;
+    }
+    own
+}
+
+fn read<T: DeserializeOwned>(
+    meta: &BTreeMap<MetaKey, Bytes>,
+    key: &MetaKey,
+) -> Result<Option<T>, StartError> {
+    let decode =
+        |bytes: &Bytes| codec::decode(bytes).map_err(|e| StartError::Unreadable(format!("{key:?}: {e}")));
+    meta.get(key).map(decode).transpose()
+}

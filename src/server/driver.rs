@@ -1,0 +1,277 @@
+//! The loop around a node: inputs in, outputs out, under one lock.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_std::channel::{Receiver, Sender, bounded};
+use event_listener::{Event, listener};
+use futures_lite::future;
+
+use super::clock::Clock;
+use super::disk::{Disk, Poisoned};
+use super::peers::Peers;
+use super::usage;
+use crate::protocol::codec;
+use crate::protocol::id::{NodeId, SessionId};
+use crate::protocol::input::Input;
+use crate::protocol::node::Node;
+use crate::protocol::output::{Notice, Output};
+use crate::protocol::storage::op::DiskReply;
+use crate::protocol::time::Moment;
+use crate::protocol::wire::client::{Answer, AnswerFrame};
+use crate::protocol::wire::peer::{Hello, PeerMessage};
+use crate::transport::link::{CloseCode, LinkSender};
+
+/// The one place where a node, its disk and its connections meet (Singular Update Queue): whoever has an input takes the
+/// lock, handles it inline together with everything that follows from it, and leaves. On a single executor thread
+/// nobody ever waits for it.
+pub(super) struct Driver {
+    core: Mutex<Core>,
+    peers: Peers,
+    clock: Clock,
+    deadline_moved: Event,
+    stopped: (Sender<()>, Receiver<()>),
+    poisoned: (Sender<Poisoned>, Receiver<Poisoned>),
+}
+
+/// What the lock protects.
+struct Core {
+    node: Node,
+    /// Gone once the node has stopped.
+    disk: Option<Disk>,
+    sessions: BTreeMap<SessionId, LinkSender>,
+    next_session: u64,
+    outputs: Vec<Output>,
+    replies: Vec<DiskReply>,
+    armed: Moment,
+}
+
+impl Driver {
+    /// Puts the parts together. `outputs` are those of the node's start.
+    pub(super) fn new(
+        node: Node,
+        disk: Disk,
+        outputs: Vec<Output>,
+        peers: Peers,
+        clock: Clock,
+    ) -> Arc<Driver> {
+        let core = Core {
+            node,
+            disk: Some(disk),
+            sessions: BTreeMap::new(),
+            next_session: 0,
+            outputs,
+            replies: Vec::new(),
+            armed: Moment::NEVER,
+        };
+        let driver = Driver {
+            core: Mutex::new(core),
+            peers,
+            clock,
+            deadline_moved: Event::new(),
+            stopped: bounded(1),
+            poisoned: bounded(1),
+        };
+        let driver = Arc::new(driver);
+        driver.peers.drive(&driver);
+        driver.settle(&mut driver.lock());
+        driver
+    }
+
+    /// Lets the node handle inputs, in order.
+    pub(super) fn handle(&self, inputs: impl IntoIterator<Item = Input>) {
+        let mut core = self.lock();
+        for input in inputs {
+            let now = self.clock.now();
+            let Core { node, outputs, .. } = &mut *core;
+            node.handle(now, input, outputs);
+        }
+        self.settle(&mut core);
+    }
+
+    /// Lets the node handle what a peer said.
+    pub(super) fn on_peer(&self, from: NodeId, messages: impl IntoIterator<Item = PeerMessage>) {
+        self.handle(messages.into_iter().map(|message| Input::Peer { from, message }));
+    }
+
+    /// A client has connected: gives the number of its session.
+    pub(super) fn open_session(&self, link: LinkSender) -> SessionId {
+        let mut core = self.lock();
+        core.next_session += 1;
+        let session = SessionId(core.next_session);
+        core.sessions.insert(session, link);
+        session
+    }
+
+    /// A client has gone; answers to it go nowhere from now on.
+    pub(super) fn close_session(&self, session: SessionId) {
+        self.lock().sessions.remove(&session);
+    }
+
+    /// What to say first to a peer; `None` while the node may not talk.
+    pub(super) fn hello(&self) -> Option<Hello> {
+        self.lock().node.hello()
+    }
+
+    /// The connections to other nodes.
+    pub(super) fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Wakes the node whenever it wants to be woken, until the driver is gone.
+    pub(super) async fn run_timer(driver: Weak<Driver>) {
+        while let Some(strong) = driver.upgrade() {
+            listener!(strong.deadline_moved => moved);
+            let (deadline, clock) = {
+                let mut core = strong.lock();
+                core.armed = core.node.next_deadline();
+                (core.armed, strong.clock)
+            };
+            // An hour stands for ever: it only means a needless look.
+            let wait = clock.until(deadline).unwrap_or(Duration::from_secs(3_600));
+            if !wait.is_zero() {
+                let timer = async {
+                    async_io::Timer::after(wait).await;
+                };
+                future::or(timer, moved).await;
+            }
+            if clock.now().monotonic >= deadline {
+                strong.handle([Input::Deadline]);
+            }
+        }
+    }
+
+    /// Takes in what the disk's threads have done, whenever they say so.
+    pub(super) async fn run_disk(driver: Weak<Driver>, woken: Receiver<()>) {
+        while woken.recv().await.is_ok() {
+            let Some(driver) = driver.upgrade() else { return };
+            let mut guard = driver.lock();
+            let core = &mut *guard;
+            let Some(disk) = core.disk.as_mut() else { return };
+            match disk.poll(&mut core.replies) {
+                Ok(()) => {
+                    driver.take_replies(core);
+                    driver.settle(core);
+                }
+                Err(poisoned) => driver.poison(poisoned),
+            }
+        }
+    }
+
+    /// Asks the node to stop in good order and waits until it has finished its work, at most as long as `patience`.
+    pub(super) async fn stop(&self, patience: Duration) {
+        self.handle([Input::Stop]);
+        let finished = async {
+            let _ = self.stopped.1.recv().await;
+            true
+        };
+        let tired = async {
+            async_io::Timer::after(patience).await;
+            false
+        };
+        if !future::or(finished, tired).await {
+            tracing::warn!("stopping with requests under way: they did not finish in time");
+        }
+    }
+
+    /// Hands out the disk for closing. Nothing reaches it any more.
+    pub(super) fn take_disk(&self) -> Option<Disk> {
+        self.lock().disk.take()
+    }
+
+    /// Waits for the disk to fail.
+    pub(super) async fn disk_failure(&self) -> Poisoned {
+        match self.poisoned.1.recv().await {
+            Ok(poisoned) => poisoned,
+            Err(_) => future::pending().await,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        // A panic under the lock would have ended the process's usefulness anyway; what is behind it is plain data.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out all outputs and all that follow from them.
+    fn settle(&self, core: &mut Core) {
+        while !core.outputs.is_empty() {
+            for output in std::mem::take(&mut core.outputs) {
+                self.carry_out(core, output);
+            }
+        }
+        if let Some(disk) = core.disk.as_mut() {
+            disk.kick();
+        }
+        let deadline = core.node.next_deadline();
+        if deadline < core.armed {
+            core.armed = deadline;
+            self.deadline_moved.notify(1);
+        }
+    }
+
+    fn carry_out(&self, core: &mut Core, output: Output) {
+        match output {
+            Output::Send { to, message } => self.peers.send(to, &message),
+            Output::Respond { session, id, answer } => self.respond(core, session, id, answer),
+            Output::Disk(request) => {
+                let Some(disk) = core.disk.as_mut() else { return };
+                match disk.submit(request, &mut core.replies) {
+                    Ok(()) => self.take_replies(core),
+                    Err(poisoned) => self.poison(poisoned),
+                }
+            }
+            Output::Notice(notice) => self.on_notice(core, &notice),
+        }
+    }
+
+    fn take_replies(&self, core: &mut Core) {
+        let now = self.clock.now();
+        let Core { node, replies, outputs, .. } = core;
+        for reply in replies.drain(..) {
+            node.handle(now, Input::Disk(reply), outputs);
+        }
+    }
+
+    fn respond(&self, core: &mut Core, session: SessionId, id: u64, mut answer: Answer) {
+        if let Answer::Status(status) = &mut answer {
+            usage::add_to(status, core.disk.as_ref(), &self.peers);
+        }
+        let Some(link) = core.sessions.get(&session) else { return };
+        let frame = AnswerFrame { id, answer };
+        if link.push(|out| codec::encode_into(&frame, out)).is_err() {
+            // A client that does not read its answers keeps them from nobody but itself.
+            link.close(CloseCode::BUSY, "the answers of this connection are not being read");
+            core.sessions.remove(&session);
+        }
+    }
+
+    fn on_notice(&self, core: &Core, notice: &Notice) {
+        let name =
+            |id: NodeId| core.node.membership().name(id).map_or_else(|| id.to_string(), |n| n.to_string());
+        match notice {
+            Notice::Started => tracing::info!(incarnation = core.node.incarnation().0, "started"),
+            Notice::Serving => {
+                let cluster = core.node.cluster().map(|id| id.to_string()).unwrap_or_default();
+                tracing::info!(cluster, "serving");
+            }
+            Notice::Issued(_) => {}
+            Notice::Health { member, health } => {
+                tracing::info!(member = name(*member), ?health, "health changed")
+            }
+            Notice::Amnesia => {
+                tracing::warn!(
+                    "a write of this node is unknown to it, or its clock jumped: it takes a new actor"
+                );
+            }
+            Notice::Trouble(trouble) => tracing::warn!("{trouble}"),
+            Notice::Stopped => {
+                let _ = self.stopped.0.try_send(());
+            }
+        }
+    }
+
+    fn poison(&self, poisoned: Poisoned) {
+        let _ = self.poisoned.0.try_send(poisoned);
+    }
+}
