@@ -16,8 +16,13 @@
 //! Start at [`protocol::node::Node`] for the rules, at `client::Client` for programs, and at the README for people.
 
 #[cfg(feature = "cli")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the real world")]
 pub mod cli;
+#[cfg(feature = "client")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the real world")]
+pub mod client;
 #[cfg(feature = "cli")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the real world")]
 pub mod lab;
 pub mod protocol;
 

@@ -285,7 +285,8 @@ fn written_line(written: &Written, key: &str, operation: &Operation, names: &Nam
         line += &format!(", hinted at {}", list(names, &written.hinted));
     }
     if written.siblings > 1 {
-        let concurrent = format!("; {} concurrent values now, read the key to resolve them", written.siblings);
+        let concurrent =
+            format!("; {} concurrent values now, read the key to resolve them", written.siblings);
         line += &concurrent;
     }
     if let Some(context) = &written.context {
@@ -310,11 +311,12 @@ fn explained_json(
     };
     let replicas = explanation.replicas.iter().map(|replica| {
         let record = replica.record.as_ref().ok().and_then(Option::as_ref);
-        let siblings = record.map(|record| record.siblings()).unwrap_or_default().iter().map(|sibling| SiblingJson {
-            dot: sibling.dot.to_string(),
-            value: sibling.value.as_deref().map(|value| Text::of(value, base64)),
-            deleted: sibling.value.is_none(),
-        });
+        let siblings =
+            record.map(|record| record.siblings()).unwrap_or_default().iter().map(|sibling| SiblingJson {
+                dot: sibling.dot.to_string(),
+                value: sibling.value.as_deref().map(|value| Text::of(value, base64)),
+                deleted: sibling.value.is_none(),
+            });
         let context = record.map(|record| record.context().iter().map(|dot| dot.to_string()).collect());
         ReplicaJson {
             node: names.of(replica.node),

@@ -91,6 +91,8 @@ fn development_credentials() -> Result<Credentials, Failure> {
 }
 
 fn resolve(text: &str) -> Result<Vec<SocketAddr>, Failure> {
-    let found = text.to_socket_addrs().map_err(|error| Failure::Usage(format!("{text:?} is no HOST:PORT: {error}")))?;
+    let found = text
+        .to_socket_addrs()
+        .map_err(|error| Failure::Usage(format!("{text:?} is no HOST:PORT: {error}")))?;
     Ok(found.collect())
 }

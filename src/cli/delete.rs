@@ -19,7 +19,7 @@ Examples:
   starling delete user:1 --w all")]
 pub(crate) struct DeleteArgs {
     /// The key
-    #[arg(allow_hyphen_values = true)]
+    #[arg(value_name = "KEY", allow_hyphen_values = true)]
     name: String,
     /// The context of the get that this answers
     #[arg(long, value_name = "CONTEXT", value_parser = oneshot::parse_context, allow_hyphen_values = true)]
@@ -39,8 +39,7 @@ pub(crate) struct DeleteArgs {
 impl DeleteArgs {
     /// Runs it.
     pub(crate) fn run(self) -> Done {
-        let options =
-            Options { w: self.w, sloppy: self.sloppy, context: self.context, ..Options::default() };
+        let options = Options { w: self.w, sloppy: self.sloppy, context: self.context, ..Options::default() };
         oneshot::run(&self.connection, self.shown, &self.name, Action::Delete, options)
     }
 }

@@ -20,7 +20,7 @@ Examples:
   starling explain user:1 --via n4 --lab ./lab      as n4 sees it, from its side of a cut")]
 pub(crate) struct ExplainArgs {
     /// The key
-    #[arg(allow_hyphen_values = true)]
+    #[arg(value_name = "KEY", allow_hyphen_values = true)]
     name: String,
     #[command(flatten)]
     shown: OutputOptions,
@@ -40,7 +40,9 @@ pub(crate) fn table(explained: &Explanation, names: &Names, base64: bool) -> Str
     let mut columns = Columns::new(&["owner", "reachable", "holds", "context"]);
     for replica in &explained.replicas {
         let context = match &replica.record {
-            Ok(Some(record)) => record.context().iter().map(|dot| dot.to_string()).collect::<Vec<_>>().join(" "),
+            Ok(Some(record)) => {
+                record.context().iter().map(|dot| dot.to_string()).collect::<Vec<_>>().join(" ")
+            }
             _ => String::new(),
         };
         columns.row([

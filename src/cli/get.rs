@@ -20,7 +20,7 @@ Examples:
   starling get user:1 --atomic --json                   no later majority read sees less")]
 pub(crate) struct GetArgs {
     /// The key
-    #[arg(allow_hyphen_values = true)]
+    #[arg(value_name = "KEY", allow_hyphen_values = true)]
     name: String,
     /// How many owners must reply: one, majority, all or a number
     #[arg(long, value_name = "LEVEL", default_value = "majority", value_parser = parse_level)]

@@ -101,7 +101,9 @@ fn read_plain(reader: &mut impl BufRead) -> Option<Line> {
     }
     Some(match String::from_utf8(line) {
         Ok(text) => Line::Text(text),
-        Err(_) => Line::Bad("the line is not UTF-8; give other bytes as {\"base64\":..} or with --base64".to_owned()),
+        Err(_) => Line::Bad(
+            "the line is not UTF-8; give other bytes as {\"base64\":..} or with --base64".to_owned(),
+        ),
     })
 }
 

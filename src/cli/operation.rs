@@ -108,11 +108,17 @@ impl Operation {
     pub(crate) fn parse_words(words: &[String], base64: bool) -> Result<Operation, String> {
         let Some((verb, rest)) = words.split_first() else { return Err("there is nothing to do".to_owned()) };
         let usage = match verb.as_str() {
-            "put" => "put KEY VALUE [context=C] [w=one|majority|all|NUMBER] [sloppy] [via=NAME] [deadline=2s]",
+            "put" => {
+                "put KEY VALUE [context=C] [w=one|majority|all|NUMBER] [sloppy] [via=NAME] [deadline=2s]"
+            }
             "get" => "get KEY [r=one|majority|all|NUMBER] [atomic] [latest] [via=NAME] [deadline=2s]",
-            "delete" => "delete KEY [context=C] [w=one|majority|all|NUMBER] [sloppy] [via=NAME] [deadline=2s]",
+            "delete" => {
+                "delete KEY [context=C] [w=one|majority|all|NUMBER] [sloppy] [via=NAME] [deadline=2s]"
+            }
             "explain" => "explain KEY [via=NAME] [deadline=2s]",
-            other => return Err(format!("{other:?} is no operation; there are put, get, delete and explain")),
+            other => {
+                return Err(format!("{other:?} is no operation; there are put, get, delete and explain"));
+            }
         };
         let wrong = || format!("usage: {usage}");
         let (key, rest) = rest.split_first().ok_or_else(wrong)?;
@@ -152,7 +158,9 @@ impl Operation {
         let action = match (object.op.as_str(), object.value) {
             ("put", Some(value)) => Action::Put(value.into_bytes()?),
             ("put", None) => return Err("a put needs a \"value\"".to_owned()),
-            ("get" | "delete" | "explain", Some(_)) => return Err(format!("a {} takes no \"value\"", object.op)),
+            ("get" | "delete" | "explain", Some(_)) => {
+                return Err(format!("a {} takes no \"value\"", object.op));
+            }
             ("get", None) => Action::Get,
             ("delete", None) => Action::Delete,
             ("explain", None) => Action::Explain,
@@ -164,7 +172,10 @@ impl Operation {
         for (name, value) in object.options {
             if !action.takes().contains(&name.as_str()) {
                 let known = action.takes().join(", ");
-                return Err(format!("{} does not understand {name:?}; its options are {known}", action.name()));
+                return Err(format!(
+                    "{} does not understand {name:?}; its options are {known}",
+                    action.name()
+                ));
             }
             match value {
                 Value::Null | Value::Bool(false) => {}
@@ -227,7 +238,9 @@ pub(crate) fn parse_level(text: &str) -> Result<Level, String> {
         "majority" => Ok(Level::Majority),
         "all" => Ok(Level::All),
         _ => match text.parse() {
-            Ok(0) | Err(_) => Err(format!("{text:?} is no number of owners: one, majority, all, or a number from 1")),
+            Ok(0) | Err(_) => {
+                Err(format!("{text:?} is no number of owners: one, majority, all, or a number from 1"))
+            }
             Ok(count) => Ok(Level::Count(count)),
         },
     }
@@ -273,7 +286,11 @@ mod tests {
     fn options_come_in_three_spellings() {
         for words in ["get k r=2 atomic", "get k --r=2 --atomic", "get k --r 2 --atomic"] {
             let get = line(words).unwrap();
-            assert_eq!(get.options, Options { r: Level::Count(2), atomic: true, ..Options::default() }, "{words}");
+            assert_eq!(
+                get.options,
+                Options { r: Level::Count(2), atomic: true, ..Options::default() },
+                "{words}"
+            );
         }
     }
 
@@ -286,9 +303,11 @@ mod tests {
     #[test]
     fn objects_mean_the_same_as_words() {
         let word = line("put k v w=all context=-_8B via=n2 deadline=1500").unwrap();
-        let object = r#"{"op":"put","key":"k","value":"v","w":"all","context":"-_8B","via":"n2","deadline":1500}"#;
+        let object =
+            r#"{"op":"put","key":"k","value":"v","w":"all","context":"-_8B","via":"n2","deadline":1500}"#;
         assert_eq!(line(object), Ok(word));
-        let get = line(r#" {"op":"get","key":{"base64":"/w=="},"r":1,"latest":true,"atomic":false}"#).unwrap();
+        let get =
+            line(r#" {"op":"get","key":{"base64":"/w=="},"r":1,"latest":true,"atomic":false}"#).unwrap();
         assert_eq!(get.key.as_ref(), [0xff]);
         assert_eq!(get.options, Options { r: Level::Count(1), latest: true, ..Options::default() });
         assert_eq!(line(r#"{"op":"delete","key":"k","context":null}"#), line("delete k"));

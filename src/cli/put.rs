@@ -21,7 +21,7 @@ Examples:
   starling put log:9 done --w all --connect 10.0.0.1:7400,10.0.0.2:7400")]
 pub(crate) struct PutArgs {
     /// The key
-    #[arg(allow_hyphen_values = true)]
+    #[arg(value_name = "KEY", allow_hyphen_values = true)]
     name: String,
     /// The value
     #[arg(allow_hyphen_values = true)]
@@ -45,8 +45,7 @@ impl PutArgs {
     /// Runs it.
     pub(crate) fn run(self) -> Done {
         let value = text::bytes_of_word(&self.value, self.shown.base64).map_err(Failure::Usage)?;
-        let options =
-            Options { w: self.w, sloppy: self.sloppy, context: self.context, ..Options::default() };
+        let options = Options { w: self.w, sloppy: self.sloppy, context: self.context, ..Options::default() };
         oneshot::run(&self.connection, self.shown, &self.name, Action::Put(value), options)
     }
 }

@@ -57,7 +57,9 @@ impl Session {
         let mentioned: Vec<NodeId> = match &answer {
             Answer::Written(written) => [written.acks.as_slice(), &written.hinted].concat(),
             Answer::Read(read) => read.replies.clone(),
-            Answer::Explained(Ok(explained)) => explained.replicas.iter().map(|replica| replica.node).collect(),
+            Answer::Explained(Ok(explained)) => {
+                explained.replicas.iter().map(|replica| replica.node).collect()
+            }
             Answer::Explained(Err(_)) => Vec::new(),
         };
         if mentioned.iter().any(|node| !self.names.knows(*node)) {

@@ -61,7 +61,9 @@ impl ShellArgs {
                 _ if line.starts_with('#') => continue,
                 "exit" | "quit" => break,
                 "help" if !self.shown.json => {
-                    output::line("put KEY VALUE, get KEY, delete KEY, explain KEY; options: w= r= context= via= atomic latest sloppy deadline=; exit");
+                    output::line(
+                        "put KEY VALUE, get KEY, delete KEY, explain KEY; options: w= r= context= via= atomic latest sloppy deadline=; exit",
+                    );
                     continue;
                 }
                 _ => {}

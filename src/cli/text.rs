@@ -71,7 +71,9 @@ pub(crate) fn context_text(context: &ContextToken) -> String {
 pub(crate) fn parse_context(text: &str) -> Result<ContextToken, String> {
     match URL_SAFE_NO_PAD.decode(text) {
         Ok(bytes) => Ok(ContextToken::from(Bytes::from(bytes))),
-        Err(error) => Err(format!("the context is damaged ({error}): pass it on exactly as a get returned it")),
+        Err(error) => {
+            Err(format!("the context is damaged ({error}): pass it on exactly as a get returned it"))
+        }
     }
 }
 

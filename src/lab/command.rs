@@ -127,7 +127,9 @@ impl Parser<'_> {
             "delay" => {
                 let (mean, rest) = rest.split_first().ok_or("say how long")?;
                 let (jitter, rest) = match rest.split_first() {
-                    Some((word, rest)) if word.starts_with(|c: char| c.is_ascii_digit()) => (millis(word)?, rest),
+                    Some((word, rest)) if word.starts_with(|c: char| c.is_ascii_digit()) => {
+                        (millis(word)?, rest)
+                    }
                     _ => (0, rest),
                 };
                 let change = FaultChange::Delay { mean_ms: millis(mean)?, jitter_ms: jitter };
@@ -269,10 +271,16 @@ mod tests {
     fn links_have_directions() {
         let between = |from: &str, to: &str, both| Links::Between { from: names(from), to: names(to), both };
         assert_eq!(parse("cut n1 > n2"), Ok(Command::Fault(between("n1", "n2", false), FaultChange::Cut)));
-        assert_eq!(parse("cut n1,n3<>n2"), Ok(Command::Fault(between("n1 n3", "n2", true), FaultChange::Cut)));
+        assert_eq!(
+            parse("cut n1,n3<>n2"),
+            Ok(Command::Fault(between("n1 n3", "n2", true), FaultChange::Cut))
+        );
         let late = |mean_ms, jitter_ms| FaultChange::Delay { mean_ms, jitter_ms };
         assert_eq!(parse("delay 50ms"), Ok(Command::Fault(Links::All, late(50, 0))));
-        assert_eq!(parse("delay 1s 10 n1>n2"), Ok(Command::Fault(between("n1", "n2", false), late(1_000, 10))));
+        assert_eq!(
+            parse("delay 1s 10 n1>n2"),
+            Ok(Command::Fault(between("n1", "n2", false), late(1_000, 10)))
+        );
         assert_eq!(parse("loss 0.5%"), Ok(Command::Fault(Links::All, FaultChange::Loss(5))));
         assert_eq!(parse("reorder 100 all"), Ok(Command::Fault(Links::All, FaultChange::Reorder(1_000))));
     }

@@ -284,7 +284,8 @@ impl Settings {
     /// Checks everything and fills in the defaults. Host names are resolved here, once.
     pub fn resolve(self) -> Result<ServerConfig, ConfigError> {
         let setting = |setting, reason: String| ConfigError::Setting { setting, reason };
-        let data = self.data.ok_or_else(|| setting("data", "say where the data lives: --data DIR".to_owned()))?;
+        let data =
+            self.data.ok_or_else(|| setting("data", "say where the data lives: --data DIR".to_owned()))?;
         let listen = address("listen", self.listen.as_deref().unwrap_or(ADDRESS_DEFAULT))?;
         let advertise = addresses("advertise", self.advertise.unwrap_or_default())?;
         if listen.ip().is_unspecified() && advertise.is_empty() {
@@ -298,10 +299,12 @@ impl Settings {
         // Without a name of its own a node takes its address: unique, and people can find it.
         let default_name = || listen.to_string().replace([':', '[', ']'], "-").trim_matches('-').to_owned();
         if listen.port() == 0 && self.name.is_none() {
-            let reason = "a node whose port the system chooses needs a name of its own: --name NAME".to_owned();
+            let reason =
+                "a node whose port the system chooses needs a name of its own: --name NAME".to_owned();
             return Err(setting("name", reason));
         }
-        let name = Name::new(self.name.unwrap_or_else(default_name)).map_err(|reason| setting("name", reason))?;
+        let name =
+            Name::new(self.name.unwrap_or_else(default_name)).map_err(|reason| setting("name", reason))?;
         let mut node = NodeConfig::new(name, advertise.first().copied().unwrap_or(listen));
         if !advertise.is_empty() {
             node.addresses = advertise.clone();
@@ -315,7 +318,8 @@ impl Settings {
             node.weight = Weight::new(weight).map_err(|error| setting("weight", error.to_string()))?;
         }
         if let Some(replicas) = self.replicas {
-            node.replicas = Replicas::new(replicas).map_err(|error| setting("replicas", error.to_string()))?;
+            node.replicas =
+                Replicas::new(replicas).map_err(|error| setting("replicas", error.to_string()))?;
         }
         node.limits = self.limits.resolve();
         node.membership = self.membership.resolve()?;
@@ -324,7 +328,8 @@ impl Settings {
             (None, None, None) => None,
             (Some(ca), Some(certificate), Some(key)) => Some(CredentialFiles { ca, certificate, key }),
             _ => {
-                let reason = "ca, cert and key go together: give all three, or none for the development authority";
+                let reason =
+                    "ca, cert and key go together: give all three, or none for the development authority";
                 return Err(setting("ca, cert, key", reason.to_owned()));
             }
         };
@@ -410,7 +415,8 @@ impl DiskSettings {
 /// Resolves `HOST:PORT`.
 fn address(setting: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
     let wrong = |reason| ConfigError::Setting { setting, reason };
-    let found = text.to_socket_addrs().map_err(|error| wrong(format!("{text:?} is no HOST:PORT: {error}")))?;
+    let found =
+        text.to_socket_addrs().map_err(|error| wrong(format!("{text:?} is no HOST:PORT: {error}")))?;
     let mut found: Vec<_> = found.collect();
     // A name like `localhost` may have addresses of both kinds; most networks have working IPv4.
     found.sort_by_key(SocketAddr::is_ipv6);
