@@ -316,7 +316,8 @@ fn a_waiting_node_becomes_a_learner_and_serves_once_it_knows_the_founders() {
     learner.persisted(now(20), token, &mut out);
     assert_eq!(learner.cluster(), Some(&cluster()));
     assert_eq!(learner.own().phase.stage, Stage::Learning);
-    assert!(!out.contains(&Effect::Founded));
+    assert!(!out.contains(&Effect::Founded) && !out.contains(&Effect::Changed));
+    assert_eq!(learner.ring_members().count(), 0);
     assert!(learner.waiting_for().unwrap().contains("0 of 3"));
 
     let founders = vec![news(1, Health::Alive), news(2, Health::Alive), news(3, Health::Down)];
@@ -324,7 +325,7 @@ fn a_waiting_node_becomes_a_learner_and_serves_once_it_knows_the_founders() {
     let (token, _) = persists(&effects).remove(0);
     let mut out = Vec::new();
     learner.persisted(now(30), token, &mut out);
-    assert!(out.contains(&Effect::Founded) && out.contains(&Effect::Changed));
+    assert!(out.contains(&Effect::Founded));
     assert_eq!(learner.ring_members().count(), 3);
     assert_eq!(learner.waiting_for(), None);
 }
@@ -375,6 +376,20 @@ fn a_promise_survives_a_restart() {
     assert!(persists(&out).is_empty());
     assert!(again.waiting_for().unwrap().contains("has confirmed the proposal of"));
     assert!(said(&out).contains(&(PEER, Body::Confirm { ballot: 4, rival: None })));
+}
+
+/// The proposal reached this founder before the entries of the others did. Alone in its ring, it would commit writes by itself.
+#[test]
+fn a_founder_that_knows_nobody_yet_does_not_serve() {
+    let mut founder = candidate(Some(3));
+    let effects = say(&mut founder, PEER, Some(ClusterId(77)), Body::Founded(cluster()));
+    let (token, _) = persists(&effects).remove(0);
+    let mut out = Vec::new();
+    founder.persisted(now(20), token, &mut out);
+    assert_eq!(founder.own().phase.stage, Stage::Active);
+    assert!(!out.contains(&Effect::Founded) && !out.contains(&Effect::Changed));
+    assert_eq!(founder.ring_members().count(), 0);
+    assert!(founder.waiting_for().unwrap().contains("1 of 3"));
 }
 
 #[test]
