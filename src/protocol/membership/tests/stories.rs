@@ -352,6 +352,40 @@ fn a_confirmation_is_durable_before_it_is_spoken() {
     assert_eq!(persists(&effects).len(), 1);
 }
 
+/// Of two proposers that want the same node, the higher lets go: whichever of them that node is bound to.
+#[test]
+fn the_higher_of_two_proposers_yields() {
+    for is_bound_to_the_rival in [true, false] {
+        let recovered = Recovered::default();
+        let mut proposer = Membership::new(&config(Some(3)), entry(5), recovered, Rng::from_number(1));
+        proposer.start(now(0), &mut Vec::new());
+        let hail =
+            |id: u64| Body::Candidate { found: Some(3), replicas: Replicas::THREE, entries: vec![entry(id)] };
+        say(&mut proposer, NodeId(6), None, hail(6));
+        let effects = say(&mut proposer, NodeId(7), None, hail(7));
+        let mut out = Vec::new();
+        proposer.persisted(now(20), persists(&effects)[0].0, &mut out);
+        let proposals = said(&out).into_iter().filter(|(_, body)| matches!(body, Body::Propose { .. }));
+        assert_eq!(proposals.map(|(to, _)| to).collect::<Vec<_>>(), [NodeId(6), NodeId(7)]);
+
+        let (higher, lower) = if is_bound_to_the_rival {
+            let bound = |to| Body::Bound { ballot: 1, proposer: NodeId(to) };
+            (bound(6), bound(3))
+        } else {
+            let confirm = |rival| Body::Confirm { ballot: 1, rival: Some(NodeId(rival)) };
+            (confirm(6), confirm(3))
+        };
+        assert!(persists(&say(&mut proposer, NodeId(6), None, higher)).is_empty());
+        let effects = say(&mut proposer, NodeId(6), None, lower);
+        let (token, keys) = persists(&effects).remove(0);
+        assert_eq!(keys, [MetaKey::Founding]);
+        proposer.persisted(now(30), token, &mut Vec::new());
+        let effects = say(&mut proposer, NodeId(7), None, Body::Confirm { ballot: 1, rival: None });
+        assert_eq!(said(&effects), [(NodeId(7), Body::Released { ballot: 1 })]);
+        assert!(persists(&effects).is_empty(), "it does not propose again at once");
+    }
+}
+
 #[test]
 fn a_promise_survives_a_restart() {
     let mut candidate = candidate(Some(3));
