@@ -42,8 +42,8 @@ pub(super) struct Put {
 enum State {
     /// Reading what a majority holds: a retry must find its earlier attempts, a blind delete what to delete.
     Gathering(Gather),
-    /// The own disk executes the change.
-    Applying,
+    /// The own disk executes the change, under this dot unless an earlier attempt came through.
+    Applying(Option<Dot>),
     /// The record is on its way to the owners' logs.
     Replicating { record: Record, dot: Dot, holders: Quorum, resend_at: Moment, pause: Duration },
 }
@@ -60,7 +60,7 @@ impl Put {
         match Put::check(&write, scope) {
             Ok(context) => {
                 let needs_read = write.attempt > 1 || (write.value.is_none() && write.context.is_none());
-                let mut put = Put { request, origin, write, context, deadline, state: State::Applying };
+                let mut put = Put { request, origin, write, context, deadline, state: State::Applying(None) };
                 if !needs_read {
                     return (put.apply(None, scope) == Progress::Pending).then_some(put);
                 }
@@ -162,20 +162,19 @@ impl Put {
             base,
             limits: *scope.limits,
         };
-        self.state = State::Applying;
+        self.state = State::Applying(Some(dot));
         scope.update(Errand::Operation(self.request), &self.write.key, Change::Put(update));
         Progress::Pending
     }
 
-    fn applied(&mut self, applied: Applied, scope: &mut Scope<'_>) -> Progress {
+    fn applied(&mut self, applied: Applied, issued: Option<Dot>, scope: &mut Scope<'_>) -> Progress {
         let (record, dot) = match applied {
             Applied::Refused(refusal) => return self.refuse(problem_of(refusal), scope),
             Applied::Adopted { record, dot, .. } => (record, dot),
             Applied::Changed { record, .. } | Applied::Unchanged { record } => {
-                // A put always adds its own dot, so the operation is among the marks.
-                let Some(dot) = record.operations().find(self.write.operation) else {
-                    return self.answer(Outcome::Unknown, None, scope);
-                };
+                // The record need not remember the operation: under a clock that is behind by more than the lifetime of
+                // an operation its mark is forgotten as soon as it is made.
+                let Some(dot) = issued else { return self.answer(Outcome::Unknown, None, scope) };
                 (record, dot)
             }
         };
@@ -218,7 +217,7 @@ impl Put {
                 let verdict = gather.on_deadline(scope);
                 self.judge(verdict, scope)
             }
-            State::Applying => Progress::Pending,
+            State::Applying(_) => Progress::Pending,
             State::Replicating { holders, resend_at, pause, .. } => {
                 if now < *resend_at {
                     return Progress::Pending;
@@ -255,7 +254,7 @@ impl Put {
     fn give_up(&mut self, problem: Problem, scope: &mut Scope<'_>) -> Progress {
         match &self.state {
             State::Gathering(_) => self.refuse(problem, scope),
-            State::Applying | State::Replicating { .. } => {
+            State::Applying(_) | State::Replicating { .. } => {
                 self.answer(Outcome::Unknown, Some(problem), scope)
             }
         }
@@ -306,7 +305,10 @@ impl Operation for Put {
                 let verdict = gather.on_refusal(from, &reason, scope);
                 self.judge(verdict, scope)
             }
-            (State::Applying, Event::Applied(applied)) => self.applied(applied, scope),
+            (State::Applying(dot), Event::Applied(applied)) => {
+                let dot = *dot;
+                self.applied(applied, dot, scope)
+            }
             (State::Replicating { .. }, Event::Logged) => {
                 let own = scope.own;
                 self.held_by(own, scope)
@@ -335,7 +337,7 @@ impl Operation for Put {
     fn due(&self) -> Moment {
         let due = match &self.state {
             State::Gathering(gather) => gather.due(),
-            State::Applying => Moment::NEVER,
+            State::Applying(_) => Moment::NEVER,
             State::Replicating { resend_at, .. } => *resend_at,
         };
         due.min(self.deadline)
