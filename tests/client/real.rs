@@ -30,8 +30,10 @@ async fn start(authority: &Authority, dir: &Path, node: &str, seeds: &[SocketAdd
     let until = async move {
         let _ = stopped.recv().await;
     };
-    let ended =
-        async_std::task::spawn(async move { run(launch, move |at| drop(told.try_send(at)), until).await });
+    let observer = move |address| {
+        let _ = told.try_send(address);
+    };
+    let ended = async_std::task::spawn(async move { run(launch, observer, until).await });
     Running { address: heard.recv().await.unwrap(), stop, ended }
 }
 
