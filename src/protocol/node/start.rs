@@ -108,7 +108,7 @@ impl Node {
             rng,
             config,
         };
-        node.look_at_the_ring(&mut Vec::new());
+        node.look_at_the_ring(now, &mut Vec::new());
         Ok(node)
     }
 }

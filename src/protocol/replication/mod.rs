@@ -20,5 +20,6 @@ mod get;
 pub mod latency;
 mod put;
 pub mod quorum;
+mod receiver;
 pub mod replica;
 pub mod scope;
