@@ -214,6 +214,12 @@ impl Coordinator {
         self.waiting.len()
     }
 
+    /// The number of the operation that began last.
+    #[cfg(test)]
+    pub(super) fn newest(&self) -> RequestId {
+        RequestId(self.next)
+    }
+
     /// Whether nothing is under way.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -236,3 +242,6 @@ fn passes_on(ask: &Request, scope: &Scope<'_>) -> bool {
 fn boxed<T: Operation + 'static>(operation: Option<T>) -> Option<Box<dyn Operation>> {
     operation.map(|operation| Box::new(operation) as Box<dyn Operation>)
 }
+
+#[cfg(test)]
+mod tests;

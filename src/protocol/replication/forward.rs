@@ -200,3 +200,6 @@ pub(super) fn refusal(ask: &Request, problem: Problem) -> Answer {
         _ => Answer::Refused(problem),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -262,3 +262,6 @@ pub(super) fn check_key(key: &Bytes, bytes_max: usize) -> Result<(), Problem> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

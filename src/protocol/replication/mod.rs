@@ -14,6 +14,8 @@ pub mod author;
 pub mod coordinator;
 pub mod desk;
 mod explain;
+#[cfg(test)]
+mod fixture;
 mod forward;
 mod gather;
 mod get;

@@ -412,3 +412,6 @@ fn problem_of(refusal: Refusal) -> Problem {
     };
     Problem::new(code, refusal.to_string())
 }
+
+#[cfg(test)]
+mod tests;

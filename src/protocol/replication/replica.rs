@@ -116,3 +116,6 @@ fn agree(digest: SlotDigest, key: &Bytes, scope: &Scope<'_>) -> Result<(), PeerR
     let entries: Vec<Entry> = slot.read_set().iter().filter_map(|node| scope.peers.entry(*node)).collect();
     Err(PeerRefusal::OtherRing(entries))
 }
+
+#[cfg(test)]
+mod tests;
