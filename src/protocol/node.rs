@@ -10,7 +10,7 @@ use crate::protocol::codec;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, RequestId, SessionId};
 use crate::protocol::input::Input;
-use crate::protocol::membership::{Effect, Membership};
+use crate::protocol::membership::{Effect, Membership, PersistToken};
 use crate::protocol::output::{Destination, Notice, Output};
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::coordinator::{Coordinator, Event};
@@ -330,9 +330,6 @@ impl Node {
                 if self.life == Life::Starting {
                     self.life = Life::Running;
                     out.push(Output::Notice(Notice::Started));
-                    if self.is_serving() {
-                        out.push(Output::Notice(Notice::Serving));
-                    }
                     let mut effects = Vec::new();
                     self.membership.start(now, &mut effects);
                     self.carry_out(now, effects, out);
@@ -340,7 +337,7 @@ impl Node {
             }
             Vigil::Belief(token) => {
                 let mut effects = Vec::new();
-                self.membership.persisted(now, token, &mut effects);
+                self.membership.persisted(now, PersistToken(token), &mut effects);
                 self.carry_out(now, effects, out);
             }
             Vigil::Stored { .. } | Vigil::Fetched { .. } => {
@@ -390,9 +387,15 @@ impl Node {
                     out.push(Output::Send { to, message: PeerMessage::Gossip(message) })
                 }
                 Effect::Persist { token, entries } => {
-                    self.desk.ask(Errand::Belief(token), |ticket| DiskRequest::Meta { ticket, entries }, out);
+                    self.desk.ask(
+                        Errand::Belief(token.0),
+                        |ticket| DiskRequest::Meta { ticket, entries },
+                        out,
+                    );
                 }
                 Effect::Notice(notice) => out.push(Output::Notice(notice)),
+                // Before it is founded, some of the members may be unknown, and theirs would be another ring.
+                Effect::Changed if self.view.is_none() => {}
                 Effect::Changed | Effect::Founded => self.look_at_the_ring(now, out),
             }
         }
@@ -401,7 +404,7 @@ impl Node {
     /// Computes the ring anew from what is known of the members.
     fn look_at_the_ring(&mut self, now: Now, out: &mut Vec<Output>) {
         let Some(cluster) = self.membership.cluster() else { return };
-        let view = RingView::build(cluster.id, cluster.replicas, self.membership.entries());
+        let view = RingView::build(cluster.id, cluster.replicas, self.membership.ring_members());
         // A ring that was there does not go away: operations under way would have nothing to end by.
         let Some(view) = view else { return };
         let was_serving = self.is_serving();
@@ -540,3 +543,6 @@ impl Peers for Membership {
         Membership::clock_offset(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

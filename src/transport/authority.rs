@@ -233,7 +233,8 @@ impl Authority {
         identity: &Identity,
         usages: Vec<ExtendedKeyUsagePurpose>,
     ) -> Result<Issued, AuthorityError> {
-        let mut params = params(&identity.to_string(), self.issued_days);
+        // A common name has room for 64 bytes, as has a name; who the holder is says the URI.
+        let mut params = params(identity.name(), self.issued_days);
         params.subject_alt_names.push(SanType::URI(identity.uri().try_into()?));
         if identity.is_node() {
             params.subject_alt_names.push(SanType::DnsName(NODE_SERVER_NAME.try_into()?));

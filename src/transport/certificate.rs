@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -144,8 +145,12 @@ impl Source {
 }
 
 impl Credentials {
-    /// Reads the authority, the certificate (with its chain, if any) and the private key from PEM files.
+    /// Reads the authority, the certificate (with its chain, if any) and the private key from PEM files. A key that
+    /// other users can read is used all the same, with a warning.
     pub fn load(ca: &Path, certificate: &Path, key: &Path) -> Result<Credentials, CredentialsError> {
+        if fs::metadata(key).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0) {
+            tracing::warn!(key = %key.display(), "other users may read the private key: chmod 600 it");
+        }
         Credentials::check(
             &Source::read(FileRole::Authority, ca)?,
             &Source::read(FileRole::Certificate, certificate)?,

@@ -144,3 +144,59 @@ async fn send_when_due(held: Arc<Held>, wire: Arc<Wire>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::protocol::rng::Rng;
+
+    fn line() -> (DelayLine, Arc<Faults>, Arc<Wire>) {
+        let wire = Arc::new(Wire::new(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap());
+        let faults = Arc::new(Faults::new(Rng::from_number(1)));
+        (DelayLine::start(Arc::clone(&wire), &faults), faults, wire)
+    }
+
+    fn datagram(destination: SocketAddr, contents: &[u8]) -> Transmit<'_> {
+        Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None }
+    }
+
+    #[test]
+    fn datagrams_leave_when_they_are_due_whatever_the_order_they_came_in() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let to = receiver.local_addr().unwrap();
+        let (line, ..) = line();
+        let start = Instant::now();
+        for (millis, contents) in [(150, b"c"), (50, b"a"), (100, b"b"), (150, b"d")] {
+            line.push(Duration::from_millis(millis), &datagram(to, contents));
+        }
+        let mut arrived = Vec::new();
+        for expected_after in [50, 100, 150, 150] {
+            let mut buffer = [0; 10];
+            let (bytes, _) = receiver.recv_from(&mut buffer).unwrap();
+            assert!(start.elapsed() >= Duration::from_millis(expected_after));
+            arrived.extend_from_slice(&buffer[..bytes]);
+        }
+        assert_eq!(arrived, b"abcd");
+    }
+
+    #[test]
+    fn a_full_line_drops_and_counts_and_a_dropped_line_lets_its_socket_go() {
+        let (line, faults, wire) = line();
+        let contents = vec![0; 60_000];
+        let to = "127.0.0.1:9".parse().unwrap();
+        let fits = HELD_BYTES_MAX / contents.len();
+        for _ in 0..fits + 3 {
+            line.push(Duration::from_secs(1_000), &datagram(to, &contents));
+        }
+        assert_eq!(faults.injected().overflowed, 3);
+        drop(line);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Arc::strong_count(&wire) > 1 {
+            assert!(Instant::now() < deadline, "the task of the line never ends");
+            std::thread::yield_now();
+        }
+    }
+}

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_io::Timer;
-use async_std::channel::{Receiver, Sender, bounded};
+use async_std::channel::{Receiver, Sender, TrySendError, bounded};
 use quinn::{
     ClientConfig, Connection, ConnectionError, EndpointConfig, IdleTimeout, Incoming, MtuDiscoveryConfig,
     ReadError, ReadExactError, RecvStream, SendStream, ServerConfig, TransportConfig, VarInt, WriteError,
@@ -54,7 +54,9 @@ const INCOMING_BYTES_MAX: (u64, u64) = (64 << 10, 4 << 20);
 const INCOMING_MAX: usize = 1 << 10;
 
 /// Links that were accepted by the endpoint and wait for [`Endpoint::accept`].
-const BACKLOG: usize = 64;
+const BACKLOG: usize = 128;
+
+const TOO_BUSY: &str = "too busy to take the link";
 
 /// How long [`Endpoint::close`] waits for the other sides to hear of it.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
@@ -441,6 +443,10 @@ impl Acceptor {
         if let Err((code, reason)) = self.admit(&identity, protocol) {
             return refuse(code, &reason);
         }
+        // Before the greeting, so that the dialler hears of it as the answer to its call.
+        if self.backlog.is_full() {
+            return refuse(CloseCode::BUSY, TOO_BUSY);
+        }
         let Some(greeted) = until(deadline, acceptor_greeting(&connection)).await else {
             return refuse(CloseCode::TOO_SLOW, "the link was not opened in time");
         };
@@ -450,7 +456,7 @@ impl Acceptor {
             Err(GreetingError::Violation(rule)) => return tracing::info!(%address, rule, "refused a link"),
         };
         let link = Link::start(Parts {
-            connection: connection.clone(),
+            connection,
             streams,
             identity,
             protocol,
@@ -458,9 +464,10 @@ impl Acceptor {
             queued_bytes_max: self.options.queued_bytes_max,
             permit,
         });
-        match until(deadline, self.backlog.send(link)).await {
-            Some(_) => {}
-            None => refuse(CloseCode::BUSY, "too busy to take the link"),
+        match self.backlog.try_send(link) {
+            Ok(()) => {}
+            Err(TrySendError::Full(link)) => link.close(CloseCode::BUSY, TOO_BUSY),
+            Err(TrySendError::Closed(link)) => link.close(CloseCode::DONE, "the endpoint is gone"),
         }
     }
 

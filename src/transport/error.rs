@@ -201,6 +201,7 @@ impl ConnectError {
                 None => broken(error.to_string()),
             },
             other => match explain(other) {
+                LinkError::ClosedThere { code: CloseCode::BUSY, .. } => ConnectError::Busy { address },
                 LinkError::ClosedThere { code, reason } => ConnectError::Refused { address, code, reason },
                 LinkError::TimedOut => broken("the other side fell silent".to_owned()),
                 other => broken(other.to_string()),

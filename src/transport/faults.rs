@@ -1,7 +1,7 @@
 //! Faults: what a partition, a slow or a bad network does to datagrams, on purpose.
 //!
 //! A node that was started with faults allowed holds one table of rules, by the address of the other side and the
-//! direction. The [socket](super::socket) asks it about each datagram, under QUIC: QUIC itself sees a bad network, not
+//! direction. The socket asks it about each datagram, under QUIC: QUIC itself sees a bad network, not
 //! a test. Rules match addresses, so that a cut between two nodes leaves the way of an administrator open.
 //!
 //! What happens to a datagram is decided by [`Fault::fate`], which is pure: a rule and a seeded generator in, a

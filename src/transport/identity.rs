@@ -159,6 +159,14 @@ impl Identity {
         found.ok_or(IdentityError::Missing)
     }
 
+    /// The holder's own name, without cluster or role.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Identity::Node { name, .. } | Identity::Client { name, .. } => name,
+        }
+    }
+
     /// Whether this is a node.
     #[must_use]
     pub fn is_node(&self) -> bool {

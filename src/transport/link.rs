@@ -337,6 +337,8 @@ impl Shared {
             let _ = self.closed_here.set((code, reason.to_owned()));
             self.connection.close(VarInt::from_u32(code.0), reason.as_bytes());
         }
+        // At once, not when the watching task gets to it: whoever closes a link and then pushes is to hear of it.
+        self.outbox.close();
     }
 
     fn explain(&self, error: ConnectionError) -> LinkError {

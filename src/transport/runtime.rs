@@ -1,7 +1,7 @@
 //! What quinn needs from the world around it, on async-std: tasks, timers, sockets.
 //!
 //! quinn has a runtime of its own for async-std. This one differs in two measured ways: its timer is lazy, and its
-//! [socket](super::socket) sends before it asks whether it may. It never looks for a current runtime, so a link works
+//! socket sends before it asks whether it may. It never looks for a current runtime, so a link works
 //! from a program on any other one: async-std's tasks bring their own threads.
 
 use std::future::Future;

@@ -87,6 +87,12 @@ pub(super) struct Wire {
 }
 
 impl Wire {
+    pub(super) fn new(socket: UdpSocket) -> io::Result<Wire> {
+        // This also switches on GRO, ECN and "do not fragment", and makes the socket non-blocking.
+        let state = UdpSocketState::new((&socket).into())?;
+        Ok(Wire { io: Arc::new(Async::new_nonblocking(socket)?), state })
+    }
+
     /// Sends now or answers *would block*. Any other failure is a lost packet, which QUIC repairs; quinn-udp logs it.
     pub(super) fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         self.state.send((&*self.io).into(), transmit)
@@ -101,9 +107,7 @@ struct Injector {
 
 impl Socket {
     pub(super) fn new(socket: UdpSocket, faults: Option<Arc<Faults>>) -> io::Result<Socket> {
-        // This also switches on GRO, ECN and "do not fragment", and makes the socket non-blocking.
-        let state = UdpSocketState::new((&socket).into())?;
-        let wire = Arc::new(Wire { io: Arc::new(Async::new_nonblocking(socket)?), state });
+        let wire = Arc::new(Wire::new(socket)?);
         let faults =
             faults.map(|faults| Injector { line: DelayLine::start(Arc::clone(&wire), &faults), faults });
         Ok(Socket { wire, is_blocked: false.into(), is_drained: false.into(), faults })

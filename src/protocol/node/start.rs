@@ -83,9 +83,9 @@ impl Node {
             incarnation: last.map_or(Incarnation::default(), |start| start.incarnation).next(),
             actor: Actor(rng.bits()),
         };
-        let recovered =
-            Recovered::from_meta(meta).map_err(|error| StartError::Unreadable(error.to_string()))?;
-        let remembered: Option<Entry> = recovered.entry(identity.node).cloned();
+        let recovered = Recovered::parse(meta).map_err(|error| StartError::Unreadable(error.to_string()))?;
+        let remembered =
+            recovered.members.iter().map(|news| &news.entry).find(|entry| entry.id == identity.node).cloned();
         let own = own_entry(&config, &identity, start.incarnation, remembered.as_ref(), out);
         let entries = vec![
             (MetaKey::Identity, Some(codec::encode(&identity).into())),
@@ -94,7 +94,7 @@ impl Node {
         let mut desk = Desk::default();
         desk.ask(Errand::Start(start.actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
         let membership = Membership::new(&config, own, recovered, rng.fork());
-        let mut node = Node {
+        Ok(Node {
             life: Life::Starting,
             started_at: now.monotonic,
             incarnation: start.incarnation,
@@ -107,9 +107,7 @@ impl Node {
             counts: Counts::default(),
             rng,
             config,
-        };
-        node.look_at_the_ring(now, &mut Vec::new());
-        Ok(node)
+        })
     }
 }
 

@@ -10,6 +10,8 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -21,7 +23,13 @@ use crate::protocol::storage::store::StoreError;
 /// The format of everything in the directory. Raised with every change that an older program could not read.
 const FORMAT: u32 = 1;
 
-/// Why a data directory cannot be used. Nothing in it was changed, unless the text says that writing failed.
+/// How long a start waits for another process to let go of the directory.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often it tries meanwhile.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Why a data directory cannot be used. Its log was not changed, unless the text says that writing failed.
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The path names something else.
@@ -107,10 +115,16 @@ impl Directory {
         let mut options = OpenOptions::new();
         let lock = options.create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(|source| OpenError::io("open", &lock_path, source))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.to_owned())),
-            Err(TryLockError::Error(source)) => return Err(OpenError::io("lock", &lock_path, source)),
+        let begun = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                // A process that was just killed may still be dying, and one between fork and exec holds what its
+                // parent held.
+                Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.to_owned())),
+                Err(TryLockError::Error(source)) => return Err(OpenError::io("lock", &lock_path, source)),
+            }
         }
         let log = read_format(path)?;
         Ok(Directory { path: path.to_owned(), log, _lock: lock })
@@ -162,6 +176,10 @@ fn write_format(folder: &Path, path: &Path) -> io::Result<LogId> {
     file.sync_all()?;
     fs::rename(&draft, path)?;
     sync_folder(folder)?;
+    // The folders above may be new as well. Some of them may be none of ours to open; those are not new.
+    for above in fs::canonicalize(folder)?.ancestors().skip(1) {
+        let _ = sync_folder(above);
+    }
     Ok(LogId(log))
 }
 

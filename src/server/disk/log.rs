@@ -64,20 +64,29 @@ struct Closed {
     last: Lsn,
 }
 
-impl SegmentedLog {
-    /// Reads the log, makes sure that all of it is synced, and begins a new segment with a seal.
-    ///
-    /// A new segment at every start means that bytes behind a torn tail are never written over, so that no later
-    /// recovery can take them for something else.
-    pub(super) fn open(
-        folder: &Path,
-        log: LogId,
-        segment_bytes: u64,
-    ) -> Result<(SegmentedLog, Scan), OpenError> {
+/// A log as it was found. Reading it changes nothing, so that a directory which turns out to be untrusted stays as it
+/// is, for whoever wants to find out why.
+#[derive(Debug)]
+pub(super) struct FoundLog {
+    folder: PathBuf,
+    log: LogId,
+    generation: u64,
+    end: Lsn,
+    closed: Vec<Closed>,
+    spares: Vec<PathBuf>,
+}
+
+impl FoundLog {
+    /// Reads the log in `folder`, if there is one.
+    pub(super) fn read(folder: &Path, log: LogId) -> Result<(FoundLog, Scan), OpenError> {
         let failed = |doing| move |source| OpenError::io(doing, folder, source);
-        fs::create_dir_all(folder).map_err(failed("create"))?;
         let (mut segments, mut spares) = (Vec::new(), Vec::new());
-        for file in fs::read_dir(folder).map_err(failed("list"))? {
+        let files = match fs::read_dir(folder) {
+            Ok(files) => files.collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed("list")(error)),
+        };
+        for file in files {
             let path = file.map_err(failed("list"))?.path();
             let generation =
                 path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
@@ -91,25 +100,42 @@ impl SegmentedLog {
         let mut scanner = Scanner::new(log);
         let mut closed = Vec::new();
         for (generation, path) in &segments {
-            let failed = |doing| move |source| OpenError::io(doing, path, source);
-            let bytes = fs::read(path).map_err(failed("read"))?;
+            let bytes = fs::read(path).map_err(|source| OpenError::io("read", path, source))?;
             if scanner.segment(*generation, &bytes)? {
-                File::open(path).and_then(|file| file.sync_all()).map_err(failed("sync"))?;
                 closed.push(Closed { path: path.clone(), last: scanner.end() });
             } else {
                 spares.push(path.clone());
             }
         }
+        let generation = segments.last().map_or(0, |(generation, _)| *generation);
         let scan = scanner.finish();
-        let generation = segments.last().map_or(1, |(generation, _)| generation + 1);
-        let current = Segment::begin(folder, generation, segment_bytes, spares.pop(), scan.end);
-        let current = current.map_err(failed("begin a segment in"))?;
-        let mut log = SegmentedLog { folder: folder.to_owned(), log, segment_bytes, current, closed, spares };
-        log.trim_spares().map_err(failed("tidy"))?;
-        log.append(Group::seal_at(scan.end)).map_err(failed("write to"))?;
-        Ok((log, scan))
+        Ok((FoundLog { folder: folder.to_owned(), log, generation, end: scan.end, closed, spares }, scan))
     }
 
+    /// Makes sure that all that was found is synced, and begins a new segment with a seal.
+    ///
+    /// A new segment at every start means that bytes behind a torn tail are never written over, so that no later
+    /// recovery can take them for something else.
+    pub(super) fn resume(mut self, segment_bytes: u64) -> io::Result<SegmentedLog> {
+        fs::create_dir_all(&self.folder)?;
+        for closed in &self.closed {
+            File::open(&closed.path)?.sync_all()?;
+        }
+        let spare = self.spares.pop();
+        let current = Segment::begin(&self.folder, self.generation + 1, segment_bytes, spare, self.end)?;
+        for spare in self.spares.drain(SPARES_MAX.min(self.spares.len())..) {
+            fs::remove_file(spare)?;
+        }
+        let FoundLog { folder, log, closed, spares, .. } = self;
+        let mut log = SegmentedLog { folder, log, segment_bytes, current, closed, spares };
+        log.append(Group::seal_at(self.end))?;
+        // The folder itself may be new.
+        log.folder.parent().map_or(Ok(()), sync_folder)?;
+        Ok(log)
+    }
+}
+
+impl SegmentedLog {
     /// Writes a group and syncs it. When this returns, the group survives a power cut.
     pub(super) fn append(&mut self, group: Group) -> io::Result<()> {
         let length = group.len() as u64;
@@ -140,7 +166,11 @@ impl SegmentedLog {
         if segment.filled >= target {
             return Ok(false);
         }
-        segment.fill(target.min(segment.filled + 1))?;
+        match segment.fill(target.min(segment.filled + 1)) {
+            // Zeros are no data. If the disk stays full, a group will find that out.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(false),
+            filled => filled?,
+        }
         segment.file.sync_data()?;
         Ok(true)
     }
@@ -168,13 +198,6 @@ impl SegmentedLog {
         let next = Segment::begin(&self.folder, generation, capacity, self.spares.pop(), last)?;
         let full = std::mem::replace(&mut self.current, next);
         self.closed.push(Closed { path: full.path, last: full.last });
-        Ok(())
-    }
-
-    fn trim_spares(&mut self) -> io::Result<()> {
-        for spare in self.spares.drain(SPARES_MAX.min(self.spares.len())..) {
-            fs::remove_file(spare)?;
-        }
         Ok(())
     }
 

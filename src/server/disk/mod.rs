@@ -17,7 +17,7 @@ mod log;
 mod sled;
 mod worker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,14 +30,14 @@ use thiserror::Error;
 
 use self::directory::Directory;
 pub use self::directory::OpenError;
-use self::log::SegmentedLog;
+use self::log::FoundLog;
 use self::sled::SledStore;
 use self::worker::{Event, FeederJob, Reporter, Worker, WriterJob};
-use crate::protocol::causality::Refusal;
+use crate::protocol::causality::{Applied, Refusal};
 use crate::protocol::ring::slot::{SLOTS, Slot};
 use crate::protocol::storage::engine::Engine;
 use crate::protocol::storage::log::Group;
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey};
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored};
 use crate::protocol::storage::store::StoreError;
 use crate::protocol::storage::sums::Sums;
 
@@ -63,6 +63,9 @@ pub struct DiskOptions {
     pub backlog_bytes_max: u64,
     /// Below this many free bytes on the file system, updates are refused. Default 512 MiB.
     pub free_space_floor: u64,
+    /// A thread that is busy with one job for longer than this is taken for hung, and the disk for failed. Default
+    /// 60 s. sled is known to hang when it runs out of space behind our back.
+    pub stall_limit: Duration,
     /// What sled keeps in memory, in bytes of its own form. It takes about twice that. Default 64 MiB.
     pub cache_bytes: u64,
 }
@@ -75,6 +78,7 @@ impl Default for DiskOptions {
             checkpoint_interval: Duration::from_secs(30),
             backlog_bytes_max: 64 << 20,
             free_space_floor: 512 << 20,
+            stall_limit: Duration::from_secs(60),
             cache_bytes: 64 << 20,
         }
     }
@@ -98,7 +102,8 @@ pub struct Disk {
     events: Receiver<Event>,
     directory: Directory,
     options: DiskOptions,
-    feeder_is_busy: bool,
+    writer_busy_since: Option<Instant>,
+    feeder_busy_since: Option<Instant>,
     schedule: Checkpoints,
     verification: Verification,
     is_short_of_space: bool,
@@ -137,13 +142,16 @@ impl Disk {
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Result<Disk, OpenError> {
         let directory = Directory::open(path)?;
-        let (log, scan) = SegmentedLog::open(&directory.log_folder(), directory.log, options.segment_bytes)?;
+        let (found, scan) = FoundLog::read(&directory.log_folder(), directory.log)?;
         tracing::info!(
             entries = scan.entries.len(), end = scan.end.0, tail = ?scan.tail, "read the log of {}", path.display()
         );
         let store = SledStore::open(&directory.store_folder(), options.cache_bytes)?;
         let after_replay = !scan.entries.is_empty();
         let engine = Engine::recover(store.handle(), scan)?;
+        let log = found
+            .resume(options.segment_bytes)
+            .map_err(|source| OpenError::io("write to the log of", path, source))?;
         let (sender, events) = channel();
         let reporter = Reporter { events: sender, wake: Arc::new(wake) };
         let no_thread = |source| OpenError::io("start a thread for", path, source);
@@ -165,7 +173,8 @@ impl Disk {
             events,
             directory,
             options,
-            feeder_is_busy: false,
+            writer_busy_since: None,
+            feeder_busy_since: None,
             schedule: Checkpoints { logged_bytes: 0, last: now, entry, unconfirmed: None, after_replay },
             verification,
             is_short_of_space: false,
@@ -184,35 +193,62 @@ impl Disk {
         self.check_poison()?;
         if self.space_checked.elapsed() >= SPACE_INTERVAL {
             self.check_space();
+            self.check_stall()?;
         }
         self.engine.refuse(match () {
             () if self.is_short_of_space => Some(Refusal::DiskFull),
             () if self.is_saturated() => Some(Refusal::Overloaded),
             () => None,
         });
+        if let Some(reply) = self.distrust(&request) {
+            replies.push(reply);
+            return Ok(());
+        }
         self.engine.submit(request, replies).map_err(|StoreError(reason)| self.poison(reason))
+    }
+
+    /// What the store holds of a slot that failed its verification is no reply, never *absent*: the slot does not vote,
+    /// and nothing is built on it.
+    fn distrust(&self, request: &DiskRequest) -> Option<DiskReply> {
+        let untrusted = self.untrusted_slots();
+        match request {
+            DiskRequest::Update { ticket, slot, .. } if untrusted.contains(slot) => {
+                Some(DiskReply::Applied {
+                    ticket: *ticket,
+                    lsn: Lsn::default(),
+                    applied: Applied::Refused(Refusal::Lost),
+                })
+            }
+            DiskRequest::Read { ticket, slot, .. } if untrusted.contains(slot) => {
+                Some(DiskReply::Read { ticket: *ticket, lsn: Lsn::default(), stored: Stored::Lost })
+            }
+            _ => None,
+        }
     }
 
     /// Gives the threads what there is to do, if they are idle.
     pub fn kick(&mut self) {
         if let Some(group) = self.engine.take_group() {
             self.schedule.logged_bytes += group.len() as u64;
+            self.writer_busy_since = Some(Instant::now());
             self.writer.send(WriterJob::Write(group));
         }
-        if !self.feeder_is_busy
+        if self.feeder_busy_since.is_none()
             && let Some(job) = self.next_feeder_job()
         {
-            self.feeder_is_busy = true;
+            self.feeder_busy_since = Some(Instant::now());
             self.feeder.send(job);
         }
     }
 
-    /// Takes in what the threads have done, pushes the replies, and kicks.
+    /// Takes in what the threads have done, pushes the replies, and kicks. To be called when `wake` was, and every few
+    /// seconds anyway: nobody else notices that a thread hangs.
     pub fn poll(&mut self, replies: &mut Vec<DiskReply>) -> Result<(), Poisoned> {
         while let Ok(event) = self.events.try_recv() {
             self.on_event(event, replies);
         }
         self.check_poison()?;
+        self.check_stall()?;
         self.kick();
         Ok(())
     }
@@ -242,12 +278,12 @@ impl Disk {
             let engine = &disk.engine;
             engine.synced_through() == engine.last() && engine.fed_through() == engine.last()
         };
-        while !is_drained(&self) || self.feeder_is_busy {
+        while !is_drained(&self) || self.feeder_busy_since.is_some() {
             self.wait(step, &mut replies)?;
         }
         if self.engine.last() > self.schedule.entry {
             self.begin_checkpoint();
-            while self.feeder_is_busy || self.schedule.unconfirmed.is_some() {
+            while self.feeder_busy_since.is_some() || self.schedule.unconfirmed.is_some() {
                 self.wait(step, &mut replies)?;
             }
         }
@@ -261,7 +297,7 @@ impl Disk {
 
     /// The state that is not per key.
     #[must_use]
-    pub fn meta(&self) -> &std::collections::BTreeMap<MetaKey, Bytes> {
+    pub fn meta(&self) -> &BTreeMap<MetaKey, Bytes> {
         self.engine.meta()
     }
 
@@ -269,6 +305,12 @@ impl Disk {
     #[must_use]
     pub fn durable(&self) -> Lsn {
         self.engine.synced_through()
+    }
+
+    /// Everything up to here is in the store.
+    #[must_use]
+    pub fn fed_through(&self) -> Lsn {
+        self.engine.fed_through()
     }
 
     /// Count and content sum of every slot, unsynced updates included.
@@ -324,7 +366,7 @@ impl Disk {
 
     fn begin_checkpoint(&mut self) {
         let job = self.checkpoint_job();
-        self.feeder_is_busy = true;
+        self.feeder_busy_since = Some(Instant::now());
         self.feeder.send(job);
     }
 
@@ -350,6 +392,7 @@ impl Disk {
     fn on_event(&mut self, event: Event, replies: &mut Vec<DiskReply>) {
         match event {
             Event::Synced(through) => {
+                self.writer_busy_since = None;
                 self.engine.synced(through, replies);
                 let schedule = &mut self.schedule;
                 if schedule.entry <= through
@@ -360,7 +403,7 @@ impl Disk {
             }
             Event::Sealed => self.seals += 1,
             Event::Fed(feed) => {
-                self.feeder_is_busy = false;
+                self.feeder_busy_since = None;
                 self.engine.fed(feed);
                 if !self.engine.is_replayed() && self.progress_told.elapsed() >= Duration::from_secs(1) {
                     self.progress_told = Instant::now();
@@ -369,12 +412,12 @@ impl Disk {
                 }
             }
             Event::Checkpointed(through) => {
-                self.feeder_is_busy = false;
+                self.feeder_busy_since = None;
                 self.schedule.entry = self.engine.checkpoint(through);
                 self.schedule.unconfirmed = Some(through);
             }
             Event::Verified { last, differing } => {
-                self.feeder_is_busy = false;
+                self.feeder_busy_since = None;
                 self.note_verified(last, differing);
             }
             Event::Idle => {}
@@ -415,6 +458,17 @@ impl Disk {
         }
     }
 
+    fn check_stall(&mut self) -> Result<(), Poisoned> {
+        for (thread, since) in [("log", self.writer_busy_since), ("store", self.feeder_busy_since)] {
+            if since.is_some_and(|since| since.elapsed() > self.options.stall_limit) {
+                return Err(
+                    self.poison(format!("the {thread} has not answered for {:?}", self.options.stall_limit))
+                );
+            }
+        }
+        Ok(())
+    }
+
     fn check_poison(&self) -> Result<(), Poisoned> {
         self.poisoned.clone().map_or(Ok(()), Err)
     }
@@ -423,7 +477,7 @@ impl Disk {
         if self.poisoned.is_none() {
             tracing::error!(reason, "the disk has failed");
         }
-        self.engine.store().abandon();
+        self.engine.store().abandon(&reason);
         self.writer.abandon();
         self.feeder.abandon();
         self.poisoned.get_or_insert(Poisoned(reason)).clone()

@@ -18,12 +18,15 @@ use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sled::{Config, Db};
 
+use super::OpenError;
+use super::log::sync_folder;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::op::Lsn;
 use crate::protocol::storage::store::{Replacement, Store, StoreError, StoredValue};
@@ -33,6 +36,15 @@ const SEGMENT_BYTES: usize = 8 << 20;
 
 /// How often sled writes out what it holds back; also the only thing that makes it reuse old segments.
 const FLUSH_MILLIS: u64 = 500;
+
+/// How sled words that another process has the database.
+const LOCKED: &str = "could not acquire lock";
+
+/// How long to wait for that to pass.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often to try.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where the applied position lies: behind every key, since slot numbers end far below 0xffff.
 const THROUGH: &[u8] = b"\xff\xffthrough";
@@ -45,16 +57,18 @@ pub(super) struct SledStore {
     /// `None` only while being dropped.
     db: Option<Db>,
     folder: PathBuf,
-    failed: Arc<AtomicBool>,
+    /// Why nothing may reach sled any more; set once.
+    failure: Arc<OnceLock<StoreError>>,
 }
 
 impl SledStore {
     /// Opens or creates the database in `folder`.
-    pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<SledStore, StoreError> {
-        fs::create_dir_all(folder).map_err(failed)?;
-        for name in entries(folder).map_err(failed)? {
+    pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<SledStore, OpenError> {
+        let refused = |source| OpenError::io("open the store in", folder, source);
+        fs::create_dir_all(folder).map_err(refused)?;
+        for name in entries(folder).map_err(refused)? {
             if name.extension().is_some_and(|extension| extension == "generating") {
-                fs::remove_file(name).map_err(failed)?;
+                fs::remove_file(name).map_err(refused)?;
             }
         }
         let config = Config::new()
@@ -62,37 +76,56 @@ impl SledStore {
             .cache_capacity(cache_bytes)
             .flush_every_ms(Some(FLUSH_MILLIS))
             .segment_size(SEGMENT_BYTES);
-        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
-            Ok(Ok(db)) => db,
-            Ok(Err(error)) => return Err(failed(error)),
-            Err(panic) => return Err(StoreError(text_of(panic.as_ref()))),
-        };
-        Ok(SledStore { db: Some(db), folder: folder.to_owned(), failed: Arc::default() })
+        let begun = Instant::now();
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| config.open())) {
+                Ok(Ok(db)) => {
+                    return Ok(SledStore {
+                        db: Some(db),
+                        folder: folder.to_owned(),
+                        failure: Arc::default(),
+                    });
+                }
+                // The directory is ours, so whoever has sled's own lock is about to let go: the threads of a database
+                // that was just closed, or a process between fork and exec.
+                Ok(Err(error)) if error.to_string().contains(LOCKED) && begun.elapsed() < LOCK_PATIENCE => {
+                    thread::sleep(LOCK_PAUSE);
+                }
+                // What the operating system refuses says nothing about the data.
+                Ok(Err(sled::Error::Io(source))) => return Err(refused(source)),
+                Ok(Err(error)) => return Err(failed(error).into()),
+                Err(panic) => return Err(StoreError(text_of(panic.as_ref())).into()),
+            }
+        }
     }
 
     /// Another handle to the same database.
     pub(super) fn handle(&self) -> SledStore {
-        SledStore { db: self.db.clone(), folder: self.folder.clone(), failed: Arc::clone(&self.failed) }
+        SledStore { db: self.db.clone(), folder: self.folder.clone(), failure: Arc::clone(&self.failure) }
     }
 
     /// Lets nothing reach sled any more, also not the flush of its end. For when something else has failed and the
     /// process is about to stop.
-    pub(super) fn abandon(&self) {
-        self.failed.store(true, Ordering::Release);
+    pub(super) fn abandon(&self, reason: &str) {
+        self.fail(StoreError(reason.to_owned()));
+    }
+
+    /// Remembers the first failure, and gives it back.
+    fn fail(&self, error: StoreError) -> StoreError {
+        self.failure.get_or_init(|| error).clone()
     }
 
     /// Runs one call into sled, unless an earlier one has failed.
     fn call<T>(&self, call: impl FnOnce(&Db) -> sled::Result<T>) -> Result<T, StoreError> {
-        let Some(db) = self.db.as_ref().filter(|_| !self.failed.load(Ordering::Acquire)) else {
-            return Err(StoreError("it has failed before".to_owned()));
-        };
-        let error = match catch_unwind(AssertUnwindSafe(|| call(db))) {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => failed(error),
-            Err(panic) => StoreError(text_of(panic.as_ref())),
-        };
-        self.abandon();
-        Err(error)
+        if let Some(error) = self.failure.get() {
+            return Err(error.clone());
+        }
+        let Some(db) = self.db.as_ref() else { return Err(failed("it is closed")) };
+        match catch_unwind(AssertUnwindSafe(|| call(db))) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(self.fail(failed(error))),
+            Err(panic) => Err(self.fail(StoreError(text_of(panic.as_ref())))),
+        }
     }
 
     /// The sync that sled leaves out: its file, the separate files of large values, the snapshots, and their names.
@@ -110,7 +143,7 @@ impl SledStore {
                     Err(error) => return Err(error),
                 }
             }
-            super::log::sync_folder(folder)?;
+            sync_folder(folder)?;
         }
         Ok(())
     }
@@ -178,7 +211,7 @@ impl Store for SledStore {
 impl Drop for SledStore {
     /// Dropping the last handle flushes, which may hang after an error.
     fn drop(&mut self) {
-        if self.failed.load(Ordering::Acquire) {
+        if self.failure.get().is_some() {
             mem::forget(self.db.take());
         }
     }
@@ -254,7 +287,7 @@ mod tests {
         let handle = store.handle();
         let error = store.call(|_| -> sled::Result<()> { panic!("a planted panic") }).unwrap_err();
         assert_eq!(error, StoreError("a planted panic".to_owned()));
-        assert!(handle.get(contract::slot(1), b"k").is_err());
+        assert_eq!(handle.get(contract::slot(1), b"k"), Err(error));
         assert!(store.checkpoint().is_err());
     }
 }

@@ -117,7 +117,7 @@ fn checkpoints_keep_the_log_short() {
         let last = disk.engine.last();
         wait_until(&mut disk, |disk| disk.durable() >= last && disk.engine.fed_through() >= last);
     }
-    wait_until(&mut disk, |disk| disk.schedule.unconfirmed.is_none() && !disk.feeder_is_busy);
+    wait_until(&mut disk, |disk| disk.schedule.unconfirmed.is_none() && disk.feeder_busy_since.is_none());
     disk.close().unwrap();
     let log_bytes: u64 = fs::read_dir(folder.path().join("log"))
         .unwrap()
@@ -183,6 +183,81 @@ fn a_store_that_lost_records_is_found_out_slot_by_slot() {
     let mut disk = open(folder.path());
     wait_until(&mut disk, Disk::is_verified);
     assert!(disk.untrusted_slots().iter().eq([&slot]));
+    // Such a slot does not vote: neither its absent key nor any other is answered, and nothing is written to it.
+    let mut replies = Vec::new();
+    disk.submit(DiskRequest::Read { ticket: Ticket(1), slot, key: key(7) }, &mut replies).unwrap();
+    assert!(matches!(replies.pop(), Some(DiskReply::Read { stored: Stored::Lost, .. })));
+    let change = put(1_000, Some(b"v"));
+    disk.submit(DiskRequest::Update { ticket: Ticket(2), slot, key: key(7), change }, &mut replies).unwrap();
+    assert!(matches!(
+        replies.pop(),
+        Some(DiskReply::Applied { applied: Applied::Refused(Refusal::Lost), .. })
+    ));
+}
+
+/// sled itself opens most damaged files without a word and without some or all of their keys.
+#[test]
+fn no_damage_to_the_store_goes_unnoticed() {
+    const KEYS: u64 = 400;
+    let folder = tempfile::tempdir().unwrap();
+    // Several runs, so that sled has several places to be damaged in.
+    for run in 0..8 {
+        let mut disk = open(folder.path());
+        for number in (0..KEYS).filter(|number| number % 8 == run) {
+            update(&mut disk, key(number), put(number + 1, Some(&value(number))));
+        }
+        disk.close().unwrap();
+    }
+    let file = folder.path().join("store/db");
+    let good = fs::read(&file).unwrap();
+    let used = good.iter().rposition(|byte| *byte != 0).unwrap();
+    let mut rng = crate::protocol::rng::Rng::from_number(11);
+    let mut found = 0;
+    for round in 0..12 {
+        let other = tempfile::tempdir().unwrap();
+        let mut bad = good.clone();
+        let at = rng.index(used);
+        match round % 3 {
+            0 => bad[at] ^= 0x10,
+            1 => bad[at..used.min(at + 4_096)].fill(0),
+            _ => bad.truncate(at),
+        }
+        copy(folder.path(), other.path());
+        fs::write(other.path().join("store/db"), bad).unwrap();
+        let Ok(mut disk) = Disk::open(other.path(), small(), || {}) else {
+            found += 1;
+            continue;
+        };
+        let begun = Instant::now();
+        let mut outcome = Ok(());
+        while outcome.is_ok() && !disk.is_verified() && begun.elapsed() < STEP {
+            outcome = disk.wait(Duration::from_millis(50), &mut Vec::new());
+        }
+        if outcome.is_err() {
+            found += 1;
+            continue;
+        }
+        assert!(disk.is_verified());
+        let untrusted = disk.untrusted_slots().clone();
+        found += usize::from(!untrusted.is_empty());
+        for number in (0..KEYS).filter(|number| !untrusted.contains(&Slot::of_key(&key(*number)))) {
+            let expected = Stored::Present(record(number + 1, &value(number)));
+            assert_eq!(read(&mut disk, key(number)), expected, "round {round}, key {number}");
+        }
+    }
+    assert!(found >= 6, "the damage was harmless too often for this test to mean anything: {found}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let (entry, to) = (entry.unwrap(), to.to_owned());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(to.join(entry.file_name())).unwrap();
+            copy(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -242,6 +317,48 @@ fn a_failed_log_poisons_the_disk_for_good() {
     assert_eq!(disk.close(), Err(poisoned));
 }
 
+#[test]
+fn a_thread_that_hangs_is_a_failed_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = DiskOptions { stall_limit: Duration::ZERO, ..small() };
+    let mut disk = Disk::open(folder.path(), options, || {}).unwrap();
+    let begun = Instant::now();
+    let mut replies = Vec::new();
+    let poisoned = loop {
+        let change = put(1 + begun.elapsed().as_nanos() as u64, Some(b"v"));
+        let request = DiskRequest::Update {
+            ticket: Ticket(1),
+            slot: Slot::of_key(b"k"),
+            key: Bytes::from_static(b"k"),
+            change,
+        };
+        let outcome = disk.submit(request, &mut replies).and_then(|()| {
+            disk.kick();
+            disk.poll(&mut replies)
+        });
+        if let Err(poisoned) = outcome {
+            break poisoned;
+        }
+        assert!(begun.elapsed() < STEP);
+    };
+    assert!(poisoned.0.contains("has not answered"), "{poisoned}");
+}
+
+#[test]
+fn whoever_waits_elsewhere_is_woken() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sender, woken) = channel();
+    let mut disk = Disk::open(folder.path(), small(), move || sender.send(()).unwrap_or_default()).unwrap();
+    update(&mut disk, key(1), put(1, Some(b"v")));
+    disk.kick();
+    let mut replies = Vec::new();
+    while replies.is_empty() {
+        woken.recv_timeout(STEP).unwrap();
+        disk.poll(&mut replies).unwrap();
+    }
+    assert_eq!(replies, [DiskReply::Durable { through: Lsn(1) }]);
+}
+
 const CHILD: &str = "STARLING_DISK_TEST_CHILD";
 
 /// Not a test of its own: what [`nothing_durable_is_lost_to_kill_9`] starts and kills. Writes rising versions of a few
@@ -249,6 +366,7 @@ const CHILD: &str = "STARLING_DISK_TEST_CHILD";
 #[test]
 fn child_that_writes_until_it_is_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
+    println!("opening");
     let mut disk = Disk::open(Path::new(&path), small(), || {}).unwrap();
     let (mut waiting, mut replies) = (std::collections::VecDeque::new(), Vec::new());
     // Versions go on where the directory ends, so that no dot is ever used twice.
@@ -272,23 +390,28 @@ fn version_of(record: &Record) -> u64 {
     u64::from_le_bytes(values[0][..8].try_into().unwrap())
 }
 
+fn start_child(folder: &Path) -> (std::process::Child, impl Iterator<Item = String> + use<>) {
+    use std::io::{BufRead, BufReader};
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "server::disk::tests::child_that_writes_until_it_is_killed", "--nocapture"])
+        .env(CHILD, folder)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    (child, lines.map_while(Result::ok))
+}
+
 #[test]
 fn nothing_durable_is_lost_to_kill_9() {
-    use std::io::{BufRead, BufReader};
     let folder = tempfile::tempdir().unwrap();
-    let mut durable = std::collections::BTreeMap::new();
+    let mut durable = BTreeMap::new();
     for round in 0_u64..15 {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "server::disk::tests::child_that_writes_until_it_is_killed", "--nocapture"])
-            .env(CHILD, folder.path())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (mut child, lines) = start_child(folder.path());
         // Killed after a number of acknowledgements that differs from round to round, at whatever it is doing then.
         let mut acknowledged = 0;
         let target = 1 + round * round * 40;
-        while let Some(Ok(line)) = lines.next() {
+        for line in lines {
             if let Some(version) = line.split("durable ").nth(1) {
                 let version: u64 = version.parse().unwrap();
                 durable.insert(version % 300, version);
@@ -300,6 +423,17 @@ fn nothing_durable_is_lost_to_kill_9() {
         }
         child.wait().unwrap();
         assert!(acknowledged >= target, "the child ended by itself");
+
+        // And once more, in the middle of its start.
+        let (mut child, mut lines) = start_child(folder.path());
+        assert!(lines.any(|line| line.contains("opening")));
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_micros(round * 700) {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+
         let mut disk = open(folder.path());
         let check = |disk: &mut Disk| {
             for (number, version) in &durable {

@@ -344,12 +344,3 @@ fn without_remembered_operations_a_retry_brings_an_overwritten_value_back() {
     let found = first_violation(Rule::ForgetOperations, 500);
     assert!(matches!(found, Some((_, Violation::Resurrected))), "{found:?}");
 }
-
-#[test]
-#[ignore = "how often, for the documents: cargo test --release observed -- --ignored --nocapture"]
-fn how_often_each_rule_fails() {
-    for rule in [Rule::Sound, Rule::AlwaysReturnTheContext, Rule::ShipBareDeltas, Rule::ForgetOperations] {
-        let failed = (0..20_000).filter(|&seed| Explorer::new(rule, seed).run().is_err()).count();
-        println!("{rule:?}: {failed} of 20000 runs");
-    }
-}

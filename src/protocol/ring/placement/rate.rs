@@ -17,7 +17,11 @@ use super::share::{SHARE_BITS, Standings, WHOLE};
 use crate::protocol::ring::slot::{SLOTS, Slot};
 
 /// How far a zone's expected load may lie off its fair share before its rates are corrected.
-const TOLERANCE_PER_MILLE: u64 = 30;
+///
+/// It stays below the 10 % that the cap leaves. Measured at 100 nodes of mixed weights in five zones of random sizes: a
+/// join moves 1.31 times the minimum with a tolerance of 3 % and 1.23 times with this one. Without any correction the
+/// caps have to do its work, and a join can move many times the minimum.
+const TOLERANCE_PER_MILLE: u64 = 80;
 
 /// How often the zones' corrections are tuned against each other. Two zones need one round.
 const ROUNDS_MAX: usize = 8;
@@ -110,18 +114,13 @@ fn tune(seeds: &[u64], standings: &Standings, mut rates: Vec<u64>) -> Vec<u64> {
             break;
         }
     }
-    for (rate, zone) in rates.iter_mut().zip(&standings.zone_of) {
+    for (own, zone) in rates.iter_mut().zip(&standings.zone_of) {
         if let Some(place) = open.iter().position(|open| open == zone) {
-            let tuned = (u128::from(*rate) << FACTOR_BITS) / u128::from(factors[place]);
-            *rate = tuned.clamp(1, u128::from(rate_max())) as u64;
+            let tuned = (u128::from(*own) << FACTOR_BITS) / u128::from(factors[place]);
+            *own = tuned.clamp(1, u128::from(rate(WHOLE))) as u64;
         }
     }
     rates
-}
-
-/// The largest rate there is.
-fn rate_max() -> u64 {
-    rate(WHOLE)
 }
 
 /// For each slot the bid with which each open zone competes for the slot's extra owners: that of its cheapest member

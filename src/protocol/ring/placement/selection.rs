@@ -17,8 +17,8 @@ pub(super) struct Selection {
 /// Lets each slot choose, one after the other, in an order that looks random so that no arc of the circle comes last
 /// by its position. `caps` is the largest load of each member.
 ///
-/// Three other ways were measured, and none moves less: all first owners before all second ones, the cheapest bid of
-/// all slots first, and caps rounded at random so that not all members meet a step of their cap at once.
+/// Two other orders were measured and move no less: the first owners of all slots before any second one, and the
+/// cheapest bid of all slots first.
 pub(super) fn select(ranking: &Ranking, standings: &Standings, caps: &[u32]) -> Selection {
     let count = standings.owners;
     let mut order: Vec<Slot> = Slot::all().collect();

@@ -47,6 +47,7 @@ pub(super) struct Standings {
 }
 
 impl Standings {
+    /// Where these members stand, if each slot has so many owners; at most as many as there are members.
     pub(super) fn new(members: &[RingMember], owners: usize) -> Standings {
         let mut names: Vec<_> = members.iter().map(|member| &member.zone).collect();
         names.sort_unstable();
@@ -61,6 +62,12 @@ impl Standings {
         let mut zones: Vec<_> = quotas.into_iter().map(|quota| ZoneStanding { quota, share: 0 }).collect();
         zone_of.iter().zip(&shares).for_each(|(zone, share)| zones[*zone].share += share);
         Standings { owners, extra, zones, zone_of, shares }
+    }
+
+    /// True if a slot may choose between zones: there are several, and not all hold equally many of its owners as their
+    /// sizes allow.
+    pub(super) fn zones_compete(&self) -> bool {
+        self.extra > 0 && self.zones.len() > 1
     }
 
     /// The quota of the zone that this member stands in.

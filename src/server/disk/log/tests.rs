@@ -8,7 +8,8 @@ const LOG: LogId = LogId(9);
 const SEGMENT: u64 = 1 << 20;
 
 fn open(folder: &Path) -> Result<(SegmentedLog, Scan), OpenError> {
-    SegmentedLog::open(folder, LOG, SEGMENT)
+    let (found, scan) = FoundLog::read(folder, LOG)?;
+    Ok((found.resume(SEGMENT).unwrap(), scan))
 }
 
 /// Appends one entry of about `bytes` as a group of its own.
@@ -68,7 +69,7 @@ fn freed_segments_are_recycled_and_what_they_held_never_comes_back() {
 #[test]
 fn zeros_are_kept_ahead_only_as_far_as_is_sensible() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut log, _) = SegmentedLog::open(folder.path(), LOG, 64 << 20).unwrap();
+    let mut log = FoundLog::read(folder.path(), LOG).unwrap().0.resume(64 << 20).unwrap();
     assert_eq!(file(folder.path(), 1).metadata().unwrap().len(), FILL_BYTES);
     while log.fill_ahead().unwrap() {}
     let length = file(folder.path(), 1).metadata().unwrap().len();

@@ -1,5 +1,9 @@
 //! Links between real sockets on loopback: order, limits, strangers, certificates, faults.
 #![cfg(feature = "transport")]
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
+mod faults;
+mod raw;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -257,10 +261,11 @@ fn handshakes_that_never_go_on_are_bounded_and_others_still_come_in() {
             EndpointOptions { handshakes_unproven_max: 2, handshakes_max: 3, ..EndpointOptions::default() };
         let server = node_with("n1", options);
         // First packets of true handshakes, whose senders then never say another word.
-        let recorder = UdpSocket::bind(ANY_PORT).unwrap();
-        recorder.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let stranger = UdpSocket::bind(ANY_PORT).unwrap();
         for _ in 0..20 {
+            // A recorder each: an ended dialler says goodbye, and that must not be taken for a first packet.
+            let recorder = UdpSocket::bind(ANY_PORT).unwrap();
+            recorder.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             let dialler = client_of(&AUTHORITY, impatient());
             let target = recorder.local_addr().unwrap();
             let dialling =
@@ -461,213 +466,43 @@ fn links_work_from_a_program_on_tokio() {
     });
 }
 
-mod faults {
-    use super::*;
-
-    fn faulty(name: &str, seed: u64) -> (Endpoint, Arc<Faults>) {
-        let faults = Arc::new(Faults::new(Rng::from_number(seed)));
-        let options = EndpointOptions { faults: Some(Arc::clone(&faults)), ..EndpointOptions::default() };
-        (node_with(name, options), faults)
-    }
-
-    #[test]
-    fn a_cut_that_heals_within_the_idle_timeout_loses_nothing() {
-        run(async {
-            let ((a, faults), b) = (faulty("n1", 1), node("n2"));
-            let (mut dialled, accepted) = linked(&a, &b, Protocol::Peer).await;
-            async_std::task::spawn(echo(accepted));
-            for direction in [Direction::Outbound, Direction::Inbound] {
-                faults.set(b.local_address(), direction, Fault::CUT).unwrap();
-            }
-            for number in 0..100_u32 {
-                push(&dialled.sender, &number.to_le_bytes());
-            }
-            // Until something has run into the cut, nothing is shown.
-            while faults.injected().cut == 0 {
-                Timer::after(Duration::from_millis(5)).await;
-            }
-            let mut early = Vec::new();
-            let answer = or(async { Some(dialled.receiver.next_batch(&mut early).await) }, async {
-                Timer::after(Duration::from_millis(300)).await;
-                None
-            });
-            assert_eq!(answer.await, None);
-            faults.clear_all();
-            for (number, payload) in (0_u32..).zip(read(&mut dialled.receiver, 100).await) {
-                assert_eq!(payload[..], number.to_le_bytes());
-            }
-        });
-    }
-
-    #[test]
-    fn a_one_way_cut_ends_the_link_at_the_idle_timeout() {
-        run(async {
-            let faults = Arc::new(Faults::new(Rng::from_number(1)));
-            let options = EndpointOptions {
-                faults: Some(Arc::clone(&faults)),
-                idle_timeout: Duration::from_millis(500),
-                keep_alive_interval: Some(Duration::from_millis(100)),
-                ..EndpointOptions::default()
-            };
-            let (a, b) = (node_with("n1", options), node("n2"));
-            let (dialled, _accepted) = linked(&a, &b, Protocol::Peer).await;
-            faults.set(b.local_address(), Direction::Inbound, Fault::CUT).unwrap();
-            assert_eq!(dialled.sender.closed().await, LinkError::TimedOut);
-            assert!(faults.injected().cut > 0);
-        });
-    }
-
-    fn frames_survive(seed: u64, outbound: Fault, inbound: Fault) -> starling::transport::faults::Injected {
-        let (a, faults) = faulty("n1", seed);
-        let counters = Arc::clone(&faults);
-        run(async move {
-            let b = node("n2");
-            let (mut dialled, accepted) = linked(&a, &b, Protocol::Peer).await;
-            // Not before: lost handshakes are retried after a second and more.
-            faults.set(b.local_address(), Direction::Outbound, outbound).unwrap();
-            faults.set(b.local_address(), Direction::Inbound, inbound).unwrap();
-            async_std::task::spawn(echo(accepted));
-            let payload = |number: u32| {
-                let mut payload = number.to_le_bytes().to_vec();
-                payload.resize(4 + number as usize * 7 % 900, number as u8);
-                payload
-            };
-            // In bursts, so that there are many datagrams of all kinds rather than a few full ones.
-            for burst in 0..20 {
-                let numbers = burst * 50..(burst + 1) * 50;
-                for number in numbers.clone() {
-                    push(&dialled.sender, &payload(number));
-                }
-                for (number, arrived) in numbers.zip(read(&mut dialled.receiver, 50).await) {
-                    assert_eq!(arrived, payload(number));
-                }
-            }
-        });
-        counters.injected()
-    }
-
-    #[test]
-    fn delay_keeps_frames_whole_and_in_order() {
-        let fault = Fault { delay_ms: 10, jitter_ms: 5, ..Fault::default() };
-        assert!(frames_survive(1, fault, Fault::default()).delayed > 100);
-    }
-
-    #[test]
-    fn loss_keeps_frames_whole_and_in_order() {
-        let fault = Fault { loss_per_mille: 100, ..Fault::default() };
-        assert!(frames_survive(2, fault, fault).lost > 10);
-    }
-
-    #[test]
-    fn duplicates_and_reordering_keep_frames_whole_and_in_order() {
-        let fault = Fault { duplicate_per_mille: 200, reorder_per_mille: 100, ..Fault::default() };
-        let injected = frames_survive(3, fault, Fault::default());
-        assert!(injected.duplicated > 10 && injected.reordered > 10, "{injected:?}");
-    }
-
-    #[test]
-    fn a_rule_for_one_address_leaves_the_others_alone() {
-        run(async {
-            let (a, faults) = faulty("n1", 1);
-            let b = node("n2");
-            faults.set(b.local_address(), Direction::Outbound, Fault::CUT).unwrap();
-            assert_serves(&a).await;
-            assert_eq!(faults.injected().cut, 0);
-        });
-    }
+#[test]
+fn one_socket_serves_both_families() {
+    run(async {
+        // A machine without IPv6 cannot tell.
+        let Ok(_) = UdpSocket::bind("[::1]:0") else { return };
+        let any = "[::]:0".parse().unwrap();
+        let server = Endpoint::bind(any, &node_credentials("n1"), EndpointOptions::default()).unwrap();
+        let (four, six) = (client(), node_credentials("n2"));
+        let six = Endpoint::bind("[::1]:0".parse().unwrap(), &six, EndpointOptions::default()).unwrap();
+        for (dialler, ip) in [(&four, "127.0.0.1"), (&six, "::1")] {
+            let address = SocketAddr::new(ip.parse().unwrap(), server.local_address().port());
+            let (dialled, accepted) =
+                futures_lite::future::zip(dialler.connect(address, Protocol::Client), server.accept()).await;
+            assert_eq!(dialled.unwrap().remote_address(), address);
+            // The plain address, not the mapped one under which the socket sees it.
+            assert_eq!(accepted.unwrap().remote_address(), dialler.local_address());
+        }
+        let error = four.connect("[::1]:9".parse().unwrap(), Protocol::Client).await.unwrap_err();
+        assert!(matches!(error, ConnectError::BadAddress { .. }), "{error}");
+    });
 }
 
-/// What a link never does by itself: a bare QUIC connection with whatever certificate and protocol name.
-mod raw {
-    use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-    use quinn::{ClientConfig, Connection, ConnectionError, RecvStream, SendStream, ServerConfig};
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    use starling::transport::authority::Issued;
-
-    use super::*;
-
-    pub(super) struct Raw {
-        endpoint: quinn::Endpoint,
-    }
-
-    fn parts(issued: &Issued) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        let certificate = CertificateDer::from_pem_slice(issued.chain.as_bytes()).unwrap();
-        (vec![certificate], PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap())
-    }
-
-    fn endpoint(server: Option<ServerConfig>) -> quinn::Endpoint {
-        let socket = UdpSocket::bind(ANY_PORT).unwrap();
-        let runtime = Arc::new(starling::transport::runtime::AsyncStd);
-        quinn::Endpoint::new(quinn::EndpointConfig::default(), server, socket, runtime).unwrap()
-    }
-
-    impl Raw {
-        pub(super) fn client(alpn: &[u8]) -> Raw {
-            let issued = AUTHORITY.issue_client("raw", Role::Admin).unwrap();
-            Raw::new(&issued, AUTHORITY.certificate_pem(), alpn)
-        }
-
-        pub(super) fn new(issued: &Issued, trusted: &str, alpn: &[u8]) -> Raw {
-            let mut roots = rustls::RootCertStore::empty();
-            roots.add(CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap()).unwrap();
-            let (chain, key) = parts(issued);
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-                .with_protocol_versions(&[&rustls::version::TLS13])
-                .unwrap()
-                .with_root_certificates(roots)
-                .with_client_auth_cert(chain, key)
-                .unwrap();
-            tls.alpn_protocols = vec![alpn.to_vec()];
-            let mut endpoint = endpoint(None);
-            let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-            endpoint.set_default_client_config(config);
-            Raw { endpoint }
-        }
-
-        pub(super) fn server(issued: &Issued, alpn: &[u8]) -> Raw {
-            let (chain, key) = parts(issued);
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-                .with_protocol_versions(&[&rustls::version::TLS13])
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(chain, key)
-                .unwrap();
-            tls.alpn_protocols = vec![alpn.to_vec()];
-            let config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
-            let endpoint = endpoint(Some(config));
-            let accepting = endpoint.clone();
-            async_std::task::spawn(async move {
-                while let Some(incoming) = accepting.accept().await {
-                    async_std::task::spawn(async move {
-                        if let Ok(connection) = incoming.await {
-                            connection.closed().await;
-                        }
-                    });
-                }
-            });
-            Raw { endpoint }
-        }
-
-        pub(super) fn address(&self) -> SocketAddr {
-            self.endpoint.local_addr().unwrap()
-        }
-
-        pub(super) async fn connection(&self, to: SocketAddr) -> Result<Connection, ConnectionError> {
-            self.endpoint.connect(to, "node.starling.internal").unwrap().await
-        }
-
-        /// A connection that has greeted like a dialler.
-        pub(super) async fn greeted(&self, to: SocketAddr) -> (Connection, SendStream, RecvStream) {
-            let connection = self.connection(to).await.unwrap();
-            let (mut send, mut receive) = connection.open_bi().await.unwrap();
-            send.write_all(&[0; 4]).await.unwrap();
-            let mut greeting = [1; 4];
-            receive.read_exact(&mut greeting).await.unwrap();
-            assert_eq!(greeting, [0; 4]);
-            (connection, send, receive)
-        }
-    }
+#[test]
+fn a_node_that_takes_no_links_refuses_them_once_its_backlog_is_full() {
+    run(async {
+        let (server, client) = (node("n1"), client());
+        let mut links = Vec::new();
+        let error = loop {
+            match client.connect(server.local_address(), Protocol::Client).await {
+                Ok(link) => links.push(link),
+                Err(error) => break error,
+            }
+            assert!(links.len() < 1_000, "the backlog has no bound");
+        };
+        assert_eq!(error, ConnectError::Busy { address: server.local_address() });
+        // Taking some makes room again.
+        server.accept().await.unwrap();
+        client.connect(server.local_address(), Protocol::Client).await.unwrap();
+    });
 }

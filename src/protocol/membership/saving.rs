@@ -1,0 +1,232 @@
+//! What membership makes durable, and what follows once it is.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::founding::{Pledge, Step};
+use super::recovered::write;
+use super::{Effect, Membership, PersistToken, founding_words as words};
+use crate::protocol::ring::entry::Entry;
+use crate::protocol::storage::op::MetaKey;
+use crate::protocol::time::Moment;
+use crate::protocol::wire::gossip::{Body, Cluster, News};
+
+/// How many lines of the book are written behind at once.
+const LINES_MAX: usize = 256;
+
+/// How many periods ordinary lines may wait to be written together.
+const LINES_PERIODS: u32 = 5;
+
+/// Why something is being made durable.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
+    /// A promise of the founding, before it is spoken.
+    Pledge,
+    /// The cluster, before this node is part of it, with the lines of its founders as far as they are known.
+    Cluster(Cluster, Vec<News>),
+    /// Entries with facts that the ring reads, before a ring is built from them.
+    Facts(Vec<Entry>),
+    /// A higher incarnation, before it is shown.
+    Outbid(Entry),
+    /// Lines of the book, behind.
+    Lines,
+    /// The seeds.
+    Seeds,
+}
+
+/// What is under way to the disk.
+#[derive(Debug, Default)]
+pub(super) struct Saves {
+    last: u64,
+    pending: BTreeMap<PersistToken, Purpose>,
+    next_lines: Moment,
+}
+
+impl Saves {
+    pub(super) fn is_pending(&self, is_meant: impl Fn(&Purpose) -> bool) -> bool {
+        self.pending.values().any(is_meant)
+    }
+}
+
+fn line(news: &News) -> (MetaKey, Option<Bytes>) {
+    (MetaKey::Member(news.entry.id), Some(write(news)))
+}
+
+impl Membership {
+    fn persist(&mut self, purpose: Purpose, entries: Vec<(MetaKey, Option<Bytes>)>, out: &mut Vec<Effect>) {
+        self.saves.last += 1;
+        let token = PersistToken(self.saves.last);
+        self.saves.pending.insert(token, purpose);
+        out.push(Effect::Persist { token, entries });
+    }
+
+    /// Something is durable: now it may be acted on.
+    pub(super) fn act_on(&mut self, token: PersistToken, out: &mut Vec<Effect>) {
+        match self.saves.pending.remove(&token) {
+            Some(Purpose::Pledge) => {
+                let mut steps = Vec::new();
+                if let Some(founding) = &mut self.founding {
+                    founding.saved(self.now.monotonic, &mut self.rng, &mut steps);
+                }
+                self.follow(steps, out);
+            }
+            Some(Purpose::Cluster(cluster, lines)) => self.belong_to(cluster, lines, out),
+            Some(Purpose::Facts(entries)) => {
+                self.settled.extend(entries.into_iter().map(|entry| (entry.id, entry)));
+                out.push(Effect::Changed);
+                self.serve_if_ready(out);
+            }
+            Some(Purpose::Outbid(own)) => {
+                if own.age() > self.book.own().age() {
+                    self.book.write_own(own);
+                    self.spread(self.id);
+                }
+            }
+            Some(Purpose::Lines | Purpose::Seeds) | None => {}
+        }
+    }
+
+    /// Carries out what founding wants.
+    pub(super) fn follow(&mut self, steps: Vec<Step>, out: &mut Vec<Effect>) {
+        for step in steps {
+            match step {
+                Step::Say(to, body) => self.send(to, body, out),
+                Step::SayTo(address, body) => {
+                    self.send_to(crate::protocol::output::Destination::Address(address), body, out);
+                }
+                Step::Save(pledge) => self.save_pledge(&pledge, out),
+                Step::Seal(cluster) => self.adopt(cluster, out),
+                Step::Trouble(text) => self.trouble(text, out),
+            }
+        }
+    }
+
+    fn save_pledge(&mut self, pledge: &Pledge, out: &mut Vec<Effect>) {
+        self.persist(Purpose::Pledge, vec![(MetaKey::Founding, Some(write(pledge)))], out);
+    }
+
+    /// Makes the cluster durable, with all that this node knows of its founders and with its own place in it.
+    pub(super) fn adopt(&mut self, cluster: Cluster, out: &mut Vec<Effect>) {
+        if self.saves.is_pending(|purpose| matches!(purpose, Purpose::Cluster(..))) {
+            return;
+        }
+        let mut own = self.book.own().clone();
+        own.phase.generation = own.phase.generation.max(1);
+        let candidates = self.founding.iter().flat_map(|founding| founding.entries());
+        let founders = candidates.filter(|entry| cluster.founders.contains(entry.id)).cloned();
+        let mut lines: Vec<News> = founders
+            .chain([own])
+            .map(|entry| News { entry, health: crate::protocol::wire::client::Health::Alive })
+            .collect();
+        lines.iter_mut().for_each(|news| cluster.founders.pin(&mut news.entry));
+        let mut entries = vec![(MetaKey::Cluster, Some(write(&cluster))), (MetaKey::Founding, None)];
+        entries.extend(lines.iter().map(line));
+        self.persist(Purpose::Cluster(cluster, lines), entries, out);
+    }
+
+    /// The cluster is durable: be part of it, and tell the other founders.
+    fn belong_to(&mut self, cluster: Cluster, lines: Vec<News>, out: &mut Vec<Effect>) {
+        self.founding = None;
+        self.book.found(cluster.founders.clone());
+        let founders: Vec<_> = cluster.founders.ids().filter(|id| *id != self.id).collect();
+        let is_founder = cluster.founders.contains(self.id);
+        self.cluster = Some(cluster.clone());
+        for news in lines {
+            let entry = news.entry.clone();
+            if entry.id == self.id {
+                let mut own = self.book.own().clone();
+                own.phase = own.phase.max(entry.phase);
+                self.book.write_own(own);
+            } else {
+                self.book.learn(news);
+            }
+            self.book.mark_saved(entry.id);
+            if entry.phase.stage == crate::protocol::ring::entry::Stage::Active {
+                self.settled.insert(entry.id, entry);
+            }
+        }
+        if is_founder {
+            // Each of them tells all the others: whoever hears it first need not wait for the proposer.
+            for id in founders {
+                self.send(id, Body::Founded(cluster.clone()), out);
+            }
+        }
+        self.next_round = self.now.monotonic;
+        self.spread(self.id);
+        out.push(Effect::Changed);
+        self.serve_if_ready(out);
+    }
+
+    /// Serves once the ring is complete: a ring of some of the founders would be another ring.
+    pub(super) fn serve_if_ready(&mut self, out: &mut Vec<Effect>) {
+        let Some(cluster) = &self.cluster else { return };
+        if !self.is_serving && cluster.founders.ids().all(|id| self.settled.contains_key(&id)) {
+            self.is_serving = true;
+            out.push(Effect::Founded);
+        }
+    }
+
+    /// Asks the disk to keep changed facts of the ring, at once.
+    pub(super) fn settle(&mut self, out: &mut Vec<Effect>) {
+        let ids = std::mem::take(&mut self.unsettled);
+        let lines: Vec<News> = ids.iter().filter_map(|&id| self.book.get(id).cloned()).collect();
+        if lines.is_empty() {
+            return;
+        }
+        ids.iter().for_each(|&id| self.book.mark_saved(id));
+        let entries = lines.iter().map(line).collect();
+        self.persist(Purpose::Facts(lines.into_iter().map(|news| news.entry).collect()), entries, out);
+    }
+
+    /// Asks the disk to keep a higher incarnation than the one that this node started with.
+    pub(super) fn save_outbid(&mut self, own: Entry, out: &mut Vec<Effect>) {
+        if !self.saves.is_pending(|purpose| matches!(purpose, Purpose::Outbid(_))) {
+            let news = News { entry: own.clone(), health: crate::protocol::wire::client::Health::Alive };
+            let entries = vec![line(&news)];
+            self.persist(Purpose::Outbid(own), entries, out);
+        }
+    }
+
+    /// When lines should be written behind.
+    pub(super) fn lines_due(&self) -> Moment {
+        let is_busy = self.saves.is_pending(|purpose| matches!(purpose, Purpose::Lines));
+        let has_any = self.cluster.is_some() && self.book.has_unsaved();
+        if has_any && !is_busy { self.saves.next_lines } else { Moment::NEVER }
+    }
+
+    /// Writes lines behind.
+    pub(super) fn save_lines(&mut self, out: &mut Vec<Effect>) {
+        let lines = self.book.take_unsaved(LINES_MAX);
+        if lines.is_empty() {
+            return;
+        }
+        self.saves.next_lines = self.now.monotonic + self.config.period * LINES_PERIODS;
+        let entries =
+            lines.into_iter().map(|(id, news)| (MetaKey::Member(id), news.as_ref().map(write))).collect();
+        self.persist(Purpose::Lines, entries, out);
+    }
+
+    /// Remembers the seeds, so that a node that is started without them once does not found a cluster of its own.
+    pub(super) fn save_seeds(&mut self, out: &mut Vec<Effect>) {
+        let old = self.old_seeds.drain(..).map(|seed| (MetaKey::Seed(seed), None));
+        let mut seeds: Vec<_> = old.collect();
+        seeds.extend(self.seeds.iter().map(|&seed| (MetaKey::Seed(seed), Some(Bytes::new()))));
+        if !seeds.is_empty() {
+            self.persist(Purpose::Seeds, seeds, out);
+        }
+    }
+
+    /// Two clusters, or a node of another one.
+    pub(super) fn refuse(
+        &mut self,
+        from: crate::protocol::id::NodeId,
+        theirs: crate::protocol::id::ClusterId,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(mine) = self.cluster.as_ref().map(|cluster| cluster.id) {
+            let who = self.name(from).map_or_else(|| format!("node {from}"), ToString::to_string);
+            self.trouble(words::other_cluster(&who, theirs, mine), out);
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The simulated disk: the real engine over a log and a store in memory, of which a crash takes a part.
+//!
+//! ```text
+//! submit ─▶ queue ─execute─▶ Engine ─write─▶ segment bytes, unsynced ─sync─▶ durable ─▶ store (fed behind)
+//!            lost             lost           kept, torn or lost              kept        falls back to anywhere
+//!            └────────────────────── by a crash ────────────────────────┘                between checkpoint and now
+//! ```
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::protocol::rng::Rng;
+use crate::protocol::storage::engine::Engine;
+use crate::protocol::storage::log::{Group, LogId, Scan, Scanner, SegmentName};
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey};
+use crate::protocol::storage::store::{MemoryStore, Store};
+
+/// A new segment is begun at this size. Small, so that checkpoints and recoveries meet several of them.
+const SEGMENT_BYTES: usize = 128 << 10;
+
+/// What a segment file holds behind the last write: it is preallocated and zeroed.
+const ZEROS: usize = 64;
+
+/// The disk of one simulated machine.
+#[derive(Debug)]
+pub(super) struct Disk {
+    log: LogId,
+    segments: Vec<Segment>,
+    content: Content,
+    queue: Vec<DiskRequest>,
+    writing: Option<Writing>,
+    /// The position of the checkpoint whose entry is not yet synced, and its low-water mark.
+    checkpoint: Option<(Lsn, Lsn)>,
+    durable_start: Option<Bytes>,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// A process has the directory open.
+    Open(Box<Engine<MemoryStore>>),
+    /// Nobody has.
+    Closed(MemoryStore),
+}
+
+#[derive(Debug)]
+struct Segment {
+    generation: u64,
+    bytes: Vec<u8>,
+    through: Lsn,
+}
+
+#[derive(Debug)]
+struct Writing {
+    through: Lsn,
+    begin: usize,
+    start: Option<Bytes>,
+}
+
+/// What a crash did to the group of entries that was being written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Nothing was being written.
+    Idle,
+    /// It reached the disk as a whole, though nobody was told.
+    Kept,
+    /// A part of it did.
+    Torn,
+    /// Nothing of it did.
+    Lost,
+}
+
+impl Disk {
+    /// An empty disk.
+    pub(super) fn new(rng: &mut Rng) -> Disk {
+        Disk {
+            log: LogId(rng.bits()),
+            segments: Vec::new(),
+            content: Content::Closed(MemoryStore::default()),
+            queue: Vec::new(),
+            writing: None,
+            checkpoint: None,
+            durable_start: None,
+        }
+    }
+
+    /// Opens the directory as a starting node does, by the engine's own recovery. Returns the state that is not per
+    /// key. An error is a bug of the storage: this disk never loses what it called durable.
+    pub(super) fn open(&mut self) -> Result<BTreeMap<MetaKey, Bytes>, String> {
+        let scan = self.scan()?;
+        let end = scan.end;
+        let store = match &mut self.content {
+            Content::Closed(store) => std::mem::take(store),
+            Content::Open(_) => return Err("the directory is in use".to_owned()),
+        };
+        let engine = Engine::recover(store, scan).map_err(|error| error.to_string())?;
+        if let Some(segment) = self.segments.last_mut() {
+            // A group that nobody was told of may have been kept.
+            segment.through = end;
+        }
+        self.roll(end);
+        let meta = engine.meta().clone();
+        self.durable_start = meta.get(&MetaKey::Start).cloned();
+        // The first thing in the new segment is a seal: it tells a torn tail from one that was cut off.
+        self.append(Group::seal_at(end).seal(self.name()));
+        self.content = Content::Open(Box::new(engine));
+        Ok(meta)
+    }
+
+    /// Takes a request; it is executed with the next batch.
+    pub(super) fn submit(&mut self, request: DiskRequest) {
+        self.queue.push(request);
+    }
+
+    /// Executes what was submitted. The replies are *applied*, not durable.
+    pub(super) fn execute(&mut self) -> Result<Vec<DiskReply>, String> {
+        let Content::Open(engine) = &mut self.content else { return Ok(Vec::new()) };
+        let mut replies = Vec::with_capacity(self.queue.len());
+        for request in self.queue.drain(..) {
+            engine.submit(request, &mut replies).map_err(|error| error.to_string())?;
+        }
+        Ok(replies)
+    }
+
+    /// Begins to write the next group, if there is one and none is under way. It is durable when
+    /// [`sync`](Disk::sync) is called.
+    pub(super) fn write(&mut self) -> Option<Lsn> {
+        let Content::Open(engine) = &mut self.content else { return None };
+        let group = engine.take_group()?;
+        let through = group.through();
+        let start = engine.meta().get(&MetaKey::Start).cloned();
+        let synced = engine.synced_through();
+        if self.segments.last().is_none_or(|segment| segment.bytes.len() >= SEGMENT_BYTES) {
+            self.roll(synced);
+        }
+        let begin = self.segments.last().map_or(0, |segment| segment.bytes.len());
+        self.append(group.seal(self.name()));
+        self.writing = Some(Writing { through, begin, start });
+        Some(through)
+    }
+
+    /// The group under way is durable. Feeds the store behind it and checkpoints now and then.
+    pub(super) fn sync(&mut self, rng: &mut Rng) -> Result<Vec<DiskReply>, String> {
+        let mut replies = Vec::new();
+        let Some(Writing { through, start, .. }) = self.writing.take() else { return Ok(replies) };
+        let Content::Open(engine) = &mut self.content else { return Ok(replies) };
+        engine.synced(through, &mut replies);
+        self.durable_start = start;
+        if let Some(segment) = self.segments.last_mut() {
+            segment.through = through;
+        }
+        if let Some((_, low_water)) = self.checkpoint.take_if(|(at, _)| *at <= through) {
+            let last = self.segments.len() - 1;
+            let needed = self.segments.iter().position(|segment| segment.through > low_water);
+            self.segments.drain(..needed.unwrap_or(last).min(last));
+        }
+        // The feeder lags behind by a random amount.
+        if rng.chance(300)
+            && let Some(feed) = engine.take_feed(rng.between(1, 200) as usize)
+        {
+            engine.store_mut().replace(&feed.batch, feed.through).map_err(|error| error.to_string())?;
+            engine.fed(feed);
+        }
+        if self.checkpoint.is_none() && self.segments.len() > 2 {
+            let low_water = engine.fed_through();
+            let store = engine.store_mut();
+            store
+                .replace(&[], low_water)
+                .and_then(|()| store.checkpoint())
+                .map_err(|error| error.to_string())?;
+            // The store may be ahead of the checkpoint in the log: the process may die between the two.
+            if rng.chance(800) {
+                self.checkpoint = Some((engine.checkpoint(low_water), low_water));
+            }
+        }
+        Ok(replies)
+    }
+
+    /// The machine loses power, or the process is killed.
+    pub(super) fn crash(&mut self, rng: &mut Rng) -> Fate {
+        self.queue.clear();
+        self.checkpoint = None;
+        let mut fate = Fate::Idle;
+        if let (Some(Writing { begin, .. }), Some(segment)) = (self.writing.take(), self.segments.last_mut())
+        {
+            let kept = match rng.below(3) {
+                0 => segment.bytes.len(),
+                1 => rng.between(begin as u64 + 1, segment.bytes.len() as u64 - 1) as usize,
+                _ => begin,
+            };
+            fate = if kept == segment.bytes.len() {
+                Fate::Kept
+            } else if kept == begin {
+                Fate::Lost
+            } else {
+                Fate::Torn
+            };
+            segment.bytes.truncate(kept);
+            if fate == Fate::Torn {
+                // A torn write need not be a prefix: some of its bytes may be those that were there before.
+                if rng.chance(300) {
+                    let at = begin + rng.index(kept - begin);
+                    segment.bytes[at] = 0;
+                }
+                segment.bytes.extend([0; ZEROS]);
+            }
+        }
+        self.close(|store| {
+            let share = [0, 200, 900, 1_000][rng.index(4)];
+            store.crash(|| rng.chance(share));
+        });
+        fate
+    }
+
+    /// The process ends in good order: everything is written and synced.
+    pub(super) fn shut(&mut self, rng: &mut Rng) -> Result<(), String> {
+        self.execute()?;
+        while self.writing.is_some() || self.write().is_some() {
+            self.sync(rng)?;
+        }
+        self.close(|_| {});
+        Ok(())
+    }
+
+    /// Whether the incarnation and actor that the process works under are in the synced log.
+    pub(super) fn start_is_durable(&self) -> bool {
+        let Content::Open(engine) = &self.content else { return false };
+        self.durable_start.is_some() && engine.meta().get(&MetaKey::Start) == self.durable_start.as_ref()
+    }
+
+    /// A bug to be found: the disk forgets a record without a word. Returns whether it held any.
+    #[cfg(test)]
+    pub(super) fn forget(&mut self, rng: &mut Rng) -> bool {
+        use crate::protocol::ring::slot::{SLOTS, Slot};
+        use crate::protocol::storage::store::Replacement;
+
+        let Content::Closed(store) = &mut self.content else { return false };
+        let (Ok(first), Ok(last)) = (Slot::new(0), Slot::new(SLOTS - 1)) else { return false };
+        let mut held = Vec::new();
+        let seen =
+            store.scan(first, last, &mut |slot, key, _| held.push((slot, Bytes::copy_from_slice(key))));
+        let (Ok(()), Some((slot, key))) = (seen, rng.pick(&held).cloned()) else { return false };
+        let through = store.through().unwrap_or_default();
+        store.replace(&[Replacement { slot, key, value: None }], through).is_ok()
+    }
+
+    fn close(&mut self, spoil: impl FnOnce(&mut MemoryStore)) {
+        let content = std::mem::replace(&mut self.content, Content::Closed(MemoryStore::default()));
+        let mut store = match content {
+            Content::Open(engine) => engine.into_store(),
+            Content::Closed(store) => store,
+        };
+        spoil(&mut store);
+        self.content = Content::Closed(store);
+    }
+
+    fn scan(&self) -> Result<Scan, String> {
+        let mut scanner = Scanner::new(self.log);
+        for segment in &self.segments {
+            scanner.segment(segment.generation, &segment.bytes).map_err(|error| error.to_string())?;
+        }
+        Ok(scanner.finish())
+    }
+
+    fn roll(&mut self, through: Lsn) {
+        let generation = self.segments.last().map_or(1, |segment| segment.generation + 1);
+        self.segments.push(Segment { generation, bytes: Vec::new(), through });
+    }
+
+    fn name(&self) -> SegmentName {
+        let generation = self.segments.last().map_or(1, |segment| segment.generation);
+        SegmentName { log: self.log, generation }
+    }
+
+    fn append(&mut self, bytes: Vec<u8>) {
+        if let Some(segment) = self.segments.last_mut() {
+            segment.bytes.extend(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::storage::op::Ticket;
+
+    fn note(disk: &mut Disk, value: &'static [u8]) {
+        let entries = vec![(MetaKey::Start, Some(Bytes::from_static(value)))];
+        disk.submit(DiskRequest::Meta { ticket: Ticket(1), entries });
+        assert!(matches!(disk.execute().unwrap()[..], [DiskReply::MetaApplied { .. }]));
+    }
+
+    #[test]
+    fn what_was_synced_survives_and_what_was_not_is_kept_torn_or_lost() {
+        let mut fates = Vec::new();
+        for seed in 0..40 {
+            let mut rng = Rng::from_number(seed);
+            let mut disk = Disk::new(&mut rng);
+            assert!(disk.open().unwrap().is_empty());
+            note(&mut disk, b"one");
+            assert!(!disk.start_is_durable());
+            disk.write().unwrap();
+            assert!(disk.write().is_none(), "one group at a time");
+            assert!(matches!(disk.sync(&mut rng).unwrap()[..], [DiskReply::Durable { through: Lsn(1) }]));
+            assert!(disk.start_is_durable());
+            note(&mut disk, b"two");
+            disk.write().unwrap();
+            let fate = disk.crash(&mut rng);
+            let expected: &[u8] = if fate == Fate::Kept { b"two" } else { b"one" };
+            assert_eq!(disk.open().unwrap()[&MetaKey::Start], expected);
+            fates.push(fate);
+            note(&mut disk, b"three");
+            disk.shut(&mut rng).unwrap();
+            assert_eq!(disk.open().unwrap()[&MetaKey::Start], &b"three"[..]);
+        }
+        for fate in [Fate::Kept, Fate::Torn, Fate::Lost] {
+            assert!(fates.contains(&fate));
+        }
+    }
+}

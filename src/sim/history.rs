@@ -1,0 +1,245 @@
+//! What clients did and saw: the evidence that the judges work with.
+//!
+//! A history holds client-visible facts only, so that the same judges serve the simulator and a real cluster. The
+//! central one is what a client was **shown**: a write may supersede a value only if its client had been shown that
+//! value and sent the context that it got with it. Contexts prove nothing: a context that covers too much is exactly
+//! the kind of bug that loses acknowledged writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::protocol::causality::{Dot, Record, Sibling};
+use crate::protocol::id::NodeId;
+use crate::protocol::time::Moment;
+use crate::protocol::wire::client::Level;
+
+/// Names one write operation of a history, deletes included; a put's value says which one it was.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriteId(pub u64);
+
+impl WriteId {
+    /// The value that the write puts.
+    #[must_use]
+    pub fn to_value(self) -> Bytes {
+        Bytes::from(format!("v{}", self.0))
+    }
+
+    /// Which write put this value, if any of a history did.
+    #[must_use]
+    pub fn of_value(value: &[u8]) -> Option<WriteId> {
+        std::str::from_utf8(value).ok()?.strip_prefix('v')?.parse().ok().map(WriteId)
+    }
+}
+
+impl fmt::Display for WriteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v{}", self.0)
+    }
+}
+
+impl fmt::Debug for WriteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Everything that clients did and saw.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// How many owners each key has: the smaller of the replicas and the nodes.
+    pub owners: usize,
+    /// All operations, in the order in which they were invoked.
+    pub operations: Vec<Operation>,
+    /// Whether operations have exactly one effect however often they are attempted: not while the clocks of the nodes disagree by
+    /// more than the lifetime of an operation id, which is how long nodes remember them.
+    pub retries_are_exact: bool,
+    /// For keys that were read from all owners at the end, after healing: what remained.
+    pub remains: BTreeMap<Bytes, Remains>,
+}
+
+/// One operation of a client, over all of its attempts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// Who.
+    pub client: u32,
+    /// On what.
+    pub key: Bytes,
+    /// What it asked for.
+    pub action: Action,
+    /// When its first attempt left.
+    pub invoked: Moment,
+    /// When the client had its answer or gave up; [`Moment::NEVER`] while it waits.
+    pub ended: Moment,
+    /// How it ended.
+    pub ending: Ending,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// Set if the cluster owed it success by then: see [`liveness`](super::invariants::liveness).
+    pub owed_by: Option<Moment>,
+}
+
+/// What an operation asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Store or delete.
+    Write {
+        /// Which write it is.
+        id: WriteId,
+        /// Whether it is a delete.
+        deletes: bool,
+        /// What it may supersede.
+        basis: Basis,
+        /// How many owners must have it.
+        w: Level,
+    },
+    /// Fetch.
+    Read {
+        /// How many owners must reply.
+        r: Level,
+    },
+    /// Compare what the owners hold.
+    Compare,
+}
+
+/// What a write may supersede.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// The values that the client was shown together with the context that it sends; none for a blind put.
+    Shown(BTreeSet<WriteId>),
+    /// A delete without a context reads first, out of sight, and deletes what it read.
+    WhateverIsThere,
+}
+
+/// How an operation ended, as far as its client knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It has not.
+    Open,
+    /// A write is on as many disks as were asked for. With its dot, if the answer told it.
+    Committed(Option<Dot>),
+    /// A write may have happened, may still happen, or may not.
+    Unknown,
+    /// A write never happened and never will: every attempt was refused before anything was logged.
+    NotApplied,
+    /// A read was answered.
+    Answered(Seen),
+    /// A read was not answered, by too few owners or in time.
+    Unavailable,
+    /// All owners were found to hold the same.
+    Equal,
+}
+
+/// What a read showed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The values and their dots.
+    pub values: Vec<(WriteId, Dot)>,
+    /// Values that no client ever wrote.
+    pub foreign: Vec<Bytes>,
+    /// Whether the answer said that the key was deleted.
+    pub deleted: bool,
+}
+
+impl Seen {
+    /// What these siblings show.
+    #[must_use]
+    pub fn of(siblings: &[Sibling], deleted: bool) -> Seen {
+        let mut seen = Seen { deleted, ..Seen::default() };
+        for sibling in siblings {
+            match sibling.value.as_ref().map(|value| (value, WriteId::of_value(value))) {
+                Some((_, Some(id))) => seen.values.push((id, sibling.dot)),
+                Some((value, None)) => seen.foreign.push(value.clone()),
+                None => {}
+            }
+        }
+        seen
+    }
+
+    /// The values alone.
+    #[must_use]
+    pub fn ids(&self) -> BTreeSet<WriteId> {
+        self.values.iter().map(|(id, _)| *id).collect()
+    }
+}
+
+/// What remained of a key at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remains {
+    /// The operation that read it from all owners, by its place in the history.
+    pub read: usize,
+    /// What each owner held, as far as it said.
+    pub owners: Vec<(NodeId, Option<Option<Record>>)>,
+}
+
+/// One write of a history, with its place in it.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteOf<'a> {
+    /// Its place in the history.
+    pub index: usize,
+    /// The operation.
+    pub operation: &'a Operation,
+    /// Which write it is.
+    pub id: WriteId,
+    /// Whether it deletes.
+    pub deletes: bool,
+    /// What it may supersede.
+    pub basis: &'a Basis,
+    /// How many owners must have it.
+    pub w: Level,
+}
+
+impl WriteOf<'_> {
+    /// Whether it may have happened.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        self.operation.ending != Ending::NotApplied
+    }
+
+    /// Whether the client was told that it happened.
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        matches!(self.operation.ending, Ending::Committed(_))
+    }
+}
+
+impl Operation {
+    /// Its part as a write, if it is one.
+    #[must_use]
+    pub fn as_write(&self, index: usize) -> Option<WriteOf<'_>> {
+        match &self.action {
+            Action::Write { id, deletes, basis, w } => {
+                Some(WriteOf { index, operation: self, id: *id, deletes: *deletes, basis, w: *w })
+            }
+            _ => None,
+        }
+    }
+
+    /// What it was shown, and from how many owners, if it is a read that was answered.
+    #[must_use]
+    pub fn as_answered(&self) -> Option<(Level, &Seen)> {
+        match (&self.action, &self.ending) {
+            (Action::Read { r }, Ending::Answered(seen)) => Some((*r, seen)),
+            _ => None,
+        }
+    }
+}
+
+impl History {
+    /// Every key, with the places of its operations in order.
+    #[must_use]
+    pub fn by_key(&self) -> BTreeMap<&Bytes, Vec<usize>> {
+        let mut keys: BTreeMap<&Bytes, Vec<usize>> = BTreeMap::new();
+        for (index, operation) in self.operations.iter().enumerate() {
+            keys.entry(&operation.key).or_default().push(index);
+        }
+        keys
+    }
+
+    /// Whether any read of `r` owners meets any write of `w` owners in at least one.
+    #[must_use]
+    pub fn overlap(&self, r: Level, w: Level) -> bool {
+        r.of(self.owners) + w.of(self.owners) > self.owners
+    }
+}

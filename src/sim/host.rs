@@ -1,0 +1,90 @@
+//! One simulated machine: clocks, a disk, and the node that runs on it while it runs.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::clock::Clock;
+use super::disk::Disk;
+use crate::protocol::config::NodeConfig;
+use crate::protocol::id::NodeId;
+use crate::protocol::node::Node;
+use crate::protocol::ring::entry::Name;
+use crate::protocol::time::Moment;
+
+/// One machine.
+pub(super) struct Host {
+    pub(super) config: NodeConfig,
+    pub(super) clock: Clock,
+    pub(super) disk: Disk,
+    pub(super) process: Option<Process>,
+    /// Counts the starts, so that what was meant for an earlier process is told apart.
+    pub(super) boot: u64,
+    /// Who runs here, once known.
+    pub(super) id: Option<NodeId>,
+    /// While it is paused nothing happens on it.
+    pub(super) paused_until: Moment,
+    /// How much slower its disk is than usual, in thousandths more.
+    pub(super) slowness: u64,
+}
+
+/// A running process.
+pub(super) struct Process {
+    pub(super) node: Node,
+    /// It said that its incarnation and actor are durable.
+    pub(super) has_started: bool,
+    /// When it wants to be woken, in the world's time; what was scheduled for later is stale.
+    pub(super) wakes_at: Moment,
+    /// Whether an execution of its disk requests is scheduled.
+    pub(super) disk_is_busy: bool,
+    /// It is stopping in good order.
+    pub(super) is_stopping: bool,
+}
+
+impl Host {
+    /// How long something takes on this disk that takes `span` on a healthy one.
+    pub(super) fn slowed(&self, span: Duration) -> Duration {
+        span + Duration::from_micros(span.as_micros() as u64 * self.slowness / 1_000)
+    }
+}
+
+/// The name of the host with this index, for people: n1, n2, ...
+pub(super) fn name(index: usize) -> String {
+    format!("n{}", index + 1)
+}
+
+/// The address of the host with this index.
+pub(super) fn address(index: usize) -> SocketAddr {
+    let [high, low] = (index as u16 + 1).to_be_bytes();
+    SocketAddr::from((Ipv4Addr::new(10, 0, high, low), 7_000))
+}
+
+/// The host behind an address.
+pub(super) fn at_address(address: SocketAddr) -> Option<usize> {
+    match address {
+        SocketAddr::V4(v4) => {
+            let [_, _, high, low] = v4.ip().octets();
+            usize::from(u16::from_be_bytes([high, low])).checked_sub(1)
+        }
+        SocketAddr::V6(_) => None,
+    }
+}
+
+/// What the node on the host with this index is told, in a cluster of `nodes`.
+pub(super) fn config(index: usize, nodes: usize) -> Result<NodeConfig, String> {
+    let mut config = NodeConfig::new(Name::new(name(index))?, address(index));
+    config.seeds = (0..nodes.min(3)).filter(|seed| *seed != index).map(address).collect();
+    config.found = u16::try_from(nodes).ok();
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_lead_back_to_their_hosts() {
+        for index in [0, 1, 254, 255, 999] {
+            assert_eq!(at_address(address(index)), Some(index));
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Histories made by hand.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::super::history::{Action, Basis, Ending, History, Operation, Remains, Seen, WriteId};
+use crate::protocol::causality::{Applied, Change, Dot, OperationId, Put, Record};
+use crate::protocol::config::Limits;
+use crate::protocol::id::{Actor, NodeId};
+use crate::protocol::time::{Moment, Timestamp, WallTime};
+use crate::protocol::wire::client::Level;
+
+/// A history under construction, on one key at a time, by a client of its own for each operation.
+pub(super) struct Story {
+    pub(super) history: History,
+    key: Bytes,
+}
+
+impl Story {
+    pub(super) fn new(owners: usize) -> Story {
+        let history = History { owners, retries_are_exact: true, ..History::default() };
+        Story { history, key: Bytes::from_static(b"k") }
+    }
+
+    /// From here on another key.
+    pub(super) fn on(&mut self, key: &'static str) -> &mut Story {
+        self.key = Bytes::from_static(key.as_bytes());
+        self
+    }
+
+    pub(super) fn put(&mut self, id: u64, shown: &[u64], when: Range<u64>) -> &mut Story {
+        self.put_of(Level::Majority, id, shown, when)
+    }
+
+    pub(super) fn put_of(&mut self, w: Level, id: u64, shown: &[u64], when: Range<u64>) -> &mut Story {
+        self.write(id, false, basis(shown), w, when, Ending::Committed(Some(dot(id))))
+    }
+
+    pub(super) fn unknown_put(&mut self, id: u64, shown: &[u64], when: Range<u64>) -> &mut Story {
+        self.write(id, false, basis(shown), Level::Majority, when, Ending::Unknown)
+    }
+
+    pub(super) fn failed_put(&mut self, id: u64, shown: &[u64], when: Range<u64>) -> &mut Story {
+        self.write(id, false, basis(shown), Level::Majority, when, Ending::NotApplied)
+    }
+
+    pub(super) fn delete(&mut self, id: u64, shown: &[u64], when: Range<u64>) -> &mut Story {
+        self.write(id, true, basis(shown), Level::Majority, when, Ending::Committed(None))
+    }
+
+    /// A delete without a context.
+    pub(super) fn sweep(&mut self, id: u64, when: Range<u64>) -> &mut Story {
+        self.write(id, true, Basis::WhateverIsThere, Level::Majority, when, Ending::Committed(None))
+    }
+
+    pub(super) fn read(&mut self, shown: &[u64], when: Range<u64>) -> &mut Story {
+        self.read_of(Level::Majority, shown, when)
+    }
+
+    pub(super) fn read_of(&mut self, r: Level, shown: &[u64], when: Range<u64>) -> &mut Story {
+        let values = shown.iter().map(|id| (WriteId(*id), dot(*id))).collect();
+        self.add(Action::Read { r }, when, Ending::Answered(Seen { values, ..Seen::default() }))
+    }
+
+    /// The read of all owners at the end.
+    pub(super) fn remains(&mut self, shown: &[u64]) -> &mut Story {
+        self.read_of(Level::All, shown, 1_000..1_010);
+        let read = self.history.operations.len() - 1;
+        self.history.remains.insert(self.key.clone(), Remains { read, owners: Vec::new() });
+        self
+    }
+
+    /// What each owner holds then.
+    pub(super) fn held(&mut self, owners: &[&[u64]]) -> &mut Story {
+        if let Some(remains) = self.history.remains.get_mut(&self.key) {
+            remains.owners = (1_u64..)
+                .zip(owners)
+                .map(|(node, ids)| {
+                    let pairs: Vec<_> = ids.iter().map(|id| (*id, *id)).collect();
+                    (NodeId(node), Some((!pairs.is_empty()).then(|| record(&pairs))))
+                })
+                .collect();
+        }
+        self
+    }
+
+    fn write(
+        &mut self,
+        id: u64,
+        deletes: bool,
+        basis: Basis,
+        w: Level,
+        when: Range<u64>,
+        ending: Ending,
+    ) -> &mut Story {
+        self.add(Action::Write { id: WriteId(id), deletes, basis, w }, when, ending)
+    }
+
+    fn add(&mut self, action: Action, when: Range<u64>, ending: Ending) -> &mut Story {
+        self.history.operations.push(Operation {
+            client: self.history.operations.len() as u32,
+            key: self.key.clone(),
+            action,
+            invoked: Moment(when.start),
+            ended: Moment(when.end),
+            ending,
+            attempts: 1,
+            owed_by: None,
+        });
+        self
+    }
+}
+
+fn basis(shown: &[u64]) -> Basis {
+    Basis::Shown(shown.iter().map(|id| WriteId(*id)).collect())
+}
+
+/// The dot with this number.
+pub(super) fn dot(number: u64) -> Dot {
+    Dot { actor: Actor(1), at: Timestamp(number) }
+}
+
+/// A record with these siblings: numbers of dots and of values.
+pub(super) fn record(siblings: &[(u64, u64)]) -> Record {
+    let mut record = Record::default();
+    for &(number, value) in siblings {
+        let put = Put {
+            context: Default::default(),
+            dot: dot(number),
+            value: Some(WriteId(value).to_value()),
+            operation: OperationId { started: WallTime(1), nonce: number },
+            base: None,
+            limits: Limits::default(),
+        };
+        match Record::apply(&Change::Put(put), Some(&record)) {
+            Applied::Changed { record: changed, .. } => record = changed,
+            other => panic!("{other:?}"),
+        }
+    }
+    record
+}

@@ -1,0 +1,163 @@
+//! What must never happen, one file each.
+//!
+//! ```text
+//! History (what clients saw) ──▶ judge()  1 lost writes, 3, 6 convergence, 7 resurrection, 8 regular reads, 9, 16
+//! World (notices, records)   ──▶ one_dot_one_value::Dots, incarnations::Starts     while the run goes on
+//! two trace hashes           ──▶ determinism::judge
+//! ```
+//!
+//! The numbers are those of the project's list of invariants and appear in every report. Waiting for their feature:
+//! 2 and 4 (exact siblings, honest contexts: they need what replicas held, not only what clients saw), 5 (proved by
+//! the property tests of records), 10 (hints), 11 (repair issues no dots: partly covered by 3, which knows every dot
+//! that was issued), 12 and 13 (ring changes), 15 (lost disks), 17 (bounds).
+//!
+//! A judge that cannot fail is worthless, so each file ends with histories in which its invariant is broken.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::history::History;
+use crate::protocol::causality::Record;
+use crate::protocol::time::Moment;
+
+pub mod convergence;
+pub mod determinism;
+pub mod incarnations;
+pub mod liveness;
+pub mod no_lost_write;
+pub mod no_resurrection;
+pub mod one_dot_one_value;
+pub mod outcomes;
+pub mod regular_reads;
+mod supersession;
+
+/// An invariant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Invariant {
+    /// Not on the list: a node panicked, refused to start from its own disk or spun without end.
+    Sane,
+    /// 1: no acknowledged write is lost.
+    NoLostWrite,
+    /// 3: one dot names one value.
+    OneDotOneValue,
+    /// 6: owners converge.
+    Convergence,
+    /// 7: what was superseded or deleted stays so.
+    NoResurrection,
+    /// 8: strict quorums are regular.
+    RegularReads,
+    /// 9: unknown is not failed, and not applied is nowhere.
+    Outcomes,
+    /// 14: incarnations rise, durably, before the first dot or message.
+    Incarnations,
+    /// 16: a healthy cluster serves.
+    Liveness,
+    /// 18: a seed has one trace.
+    Determinism,
+}
+
+impl Invariant {
+    /// Its number on the project's list; 0 for what is not on it.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Invariant::Sane => 0,
+            Invariant::NoLostWrite => 1,
+            Invariant::OneDotOneValue => 3,
+            Invariant::Convergence => 6,
+            Invariant::NoResurrection => 7,
+            Invariant::RegularReads => 8,
+            Invariant::Outcomes => 9,
+            Invariant::Incarnations => 14,
+            Invariant::Liveness => 16,
+            Invariant::Determinism => 18,
+        }
+    }
+
+    /// What it says, in a few words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Invariant::Sane => "a node neither panics nor spins and starts from its own disk",
+            Invariant::NoLostWrite => "no acknowledged write is lost",
+            Invariant::OneDotOneValue => "one dot names one value",
+            Invariant::Convergence => "owners converge",
+            Invariant::NoResurrection => "what was superseded stays superseded",
+            Invariant::RegularReads => "strict quorums are regular",
+            Invariant::Outcomes => "what was not applied is nowhere",
+            Invariant::Incarnations => "incarnations rise before the first dot or message",
+            Invariant::Liveness => "a healthy cluster serves",
+            Invariant::Determinism => "a seed has one trace",
+        }
+    }
+}
+
+/// An invariant that was broken, and the evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub invariant: Invariant,
+    /// The key, if it is about one.
+    pub key: Option<Bytes>,
+    /// From when to when it took shape, if that is known.
+    pub span: Option<(Moment, Moment)>,
+    /// What was seen, for people.
+    pub evidence: String,
+}
+
+impl Violation {
+    /// A violation that is about no single key.
+    pub fn general(invariant: Invariant, evidence: impl Into<String>) -> Violation {
+        Violation { invariant, key: None, span: None, evidence: evidence.into() }
+    }
+
+    /// A violation on one key.
+    pub fn of_key(
+        invariant: Invariant,
+        key: &Bytes,
+        span: (Moment, Moment),
+        evidence: impl Into<String>,
+    ) -> Violation {
+        Violation { invariant, key: Some(key.clone()), span: Some(span), evidence: evidence.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invariant {} ({}) is broken", self.invariant.number(), self.invariant.name())?;
+        if let Some(key) = &self.key {
+            write!(f, " on key {}", String::from_utf8_lossy(key))?;
+        }
+        write!(f, ": {}", self.evidence)
+    }
+}
+
+/// Judges everything that client-visible facts can show. Each judge reports at most one violation of each key.
+#[must_use]
+pub fn judge(history: &History) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for judge in [
+        no_lost_write::judge,
+        one_dot_one_value::judge,
+        no_resurrection::judge,
+        regular_reads::judge,
+        outcomes::judge,
+        convergence::judge,
+        liveness::judge,
+    ] {
+        violations.extend(judge(history));
+    }
+    violations
+}
+
+/// A moment for people: seconds with milliseconds.
+fn seconds(at: Moment) -> String {
+    match at {
+        Moment::NEVER => "never".to_owned(),
+        at => format!("{}.{:03} s", at.0 / 1_000_000, at.0 / 1_000 % 1_000),
+    }
+}
+
+#[cfg(test)]
+mod fixture;

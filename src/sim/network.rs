@@ -1,0 +1,185 @@
+//! The simulated network between the nodes.
+
+use std::time::Duration;
+
+use super::clock::micros;
+use crate::protocol::rng::Rng;
+use crate::protocol::time::Moment;
+
+/// How the network behaves everywhere, apart from cuts and clogs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weather {
+    /// The least time that a message takes.
+    pub delay_min: Duration,
+    /// What is added to that: anything up to this.
+    pub delay_spread: Duration,
+    /// Messages in a thousand that take up to fifty times as long.
+    pub tail_per_mille: u32,
+    /// Messages lost in a thousand.
+    pub loss_per_mille: u32,
+    /// Messages delivered twice in a thousand.
+    pub duplicate_per_mille: u32,
+    /// Whether messages of one link may overtake each other.
+    pub reorders: bool,
+}
+
+impl Weather {
+    /// A local network on a good day.
+    #[must_use]
+    pub fn fair() -> Weather {
+        Weather {
+            delay_min: Duration::from_micros(100),
+            delay_spread: Duration::from_micros(400),
+            tail_per_mille: 0,
+            loss_per_mille: 0,
+            duplicate_per_mille: 0,
+            reorders: false,
+        }
+    }
+}
+
+/// No message is under way for longer than this, so that healing has an end.
+pub(super) const DELAY_MAX: Duration = Duration::from_secs(4);
+
+/// One direction between two hosts.
+#[derive(Clone, Debug, Default)]
+struct Link {
+    /// How many of the cuts in force contain it.
+    cuts: u32,
+    /// Extra delay of each clog in force.
+    clogs: Vec<Duration>,
+    /// When the latest message so far arrives: without reordering none may come before.
+    latest: Moment,
+}
+
+/// All links between the hosts, both directions apart.
+#[derive(Clone, Debug)]
+pub(super) struct Network {
+    hosts: usize,
+    links: Vec<Link>,
+    weather: Weather,
+    /// Messages that never arrived.
+    pub(super) lost: u64,
+    /// Messages that arrived twice.
+    pub(super) duplicated: u64,
+}
+
+impl Network {
+    pub(super) fn new(hosts: usize, weather: Weather) -> Network {
+        Network { hosts, links: vec![Link::default(); hosts * hosts], weather, lost: 0, duplicated: 0 }
+    }
+
+    /// When a message that is sent now arrives: never, once or twice.
+    pub(super) fn route(&mut self, from: usize, to: usize, now: Moment, rng: &mut Rng) -> Arrivals {
+        let weather = &self.weather;
+        let copies = 1 + usize::from(rng.chance(weather.duplicate_per_mille));
+        let lost = rng.chance(weather.loss_per_mille);
+        let link = &mut self.links[from * self.hosts + to];
+        if link.cuts > 0 || lost {
+            self.lost += 1;
+            return Arrivals::default();
+        }
+        self.duplicated += copies as u64 - 1;
+        let mut arrivals = Arrivals::default();
+        for arrival in arrivals.0.iter_mut().take(copies) {
+            let mut delay = micros(weather.delay_min) + rng.below(micros(weather.delay_spread) + 1);
+            if rng.chance(weather.tail_per_mille) {
+                delay *= rng.between(2, 50);
+            }
+            delay += link.clogs.iter().copied().map(micros).sum::<u64>();
+            let mut at = now + Duration::from_micros(delay).min(DELAY_MAX);
+            if !weather.reorders {
+                at = at.max(link.latest);
+                link.latest = at;
+            }
+            *arrival = Some(at);
+        }
+        arrivals
+    }
+
+    /// Drops everything on these links (sender, receiver), until as many calls of [`heal`](Network::heal).
+    pub(super) fn cut(&mut self, links: &[(usize, usize)]) {
+        for (from, to) in links {
+            self.links[from * self.hosts + to].cuts += 1;
+        }
+    }
+
+    /// Ends one cut.
+    pub(super) fn heal(&mut self, links: &[(usize, usize)]) {
+        for (from, to) in links {
+            let cuts = &mut self.links[from * self.hosts + to].cuts;
+            *cuts = cuts.saturating_sub(1);
+        }
+    }
+
+    /// Delays everything on a link.
+    pub(super) fn clog(&mut self, (from, to): (usize, usize), delay: Duration) {
+        self.links[from * self.hosts + to].clogs.push(delay);
+    }
+
+    /// Ends the oldest clog of a link.
+    pub(super) fn unclog(&mut self, (from, to): (usize, usize)) {
+        let clogs = &mut self.links[from * self.hosts + to].clogs;
+        if !clogs.is_empty() {
+            clogs.remove(0);
+        }
+    }
+
+    /// Ends every cut and clog, and the bad weather. What is under way stays under way.
+    pub(super) fn heal_all(&mut self) {
+        for link in &mut self.links {
+            link.cuts = 0;
+            link.clogs.clear();
+        }
+        self.weather = Weather { reorders: self.weather.reorders, ..Weather::fair() };
+    }
+}
+
+/// When the copies of one message arrive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Arrivals(pub(super) [Option<Moment>; 2]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(network: &mut Network, from: usize, to: usize) -> usize {
+        let mut rng = Rng::from_number(3);
+        (0..1_000)
+            .map(|_| network.route(from, to, Moment(5), &mut rng).0.iter().flatten().count())
+            .sum::<usize>()
+    }
+
+    #[test]
+    fn a_cut_is_one_way_and_ends_when_the_last_of_them_heals() {
+        let mut network = Network::new(3, Weather::fair());
+        network.cut(&[(0, 1)]);
+        network.cut(&[(0, 1), (2, 1)]);
+        assert_eq!((count(&mut network, 0, 1), count(&mut network, 1, 0)), (0, 1_000));
+        network.heal(&[(0, 1), (2, 1)]);
+        assert_eq!((count(&mut network, 0, 1), count(&mut network, 2, 1)), (0, 1_000));
+        network.heal(&[(0, 1)]);
+        assert_eq!(count(&mut network, 0, 1), 1_000);
+    }
+
+    #[test]
+    fn loss_and_duplication_come_in_the_measure_that_was_asked_for() {
+        let lossy = Weather { loss_per_mille: 300, ..Weather::fair() };
+        assert!((600..800).contains(&count(&mut Network::new(2, lossy), 0, 1)));
+        let double = Weather { duplicate_per_mille: 500, ..Weather::fair() };
+        assert!((1_400..1_600).contains(&count(&mut Network::new(2, double), 0, 1)));
+    }
+
+    #[test]
+    fn without_reordering_nothing_overtakes_and_with_it_something_does() {
+        for reorders in [false, true] {
+            let mut network = Network::new(2, Weather { reorders, ..Weather::fair() });
+            let mut rng = Rng::from_number(9);
+            let arrivals: Vec<Moment> = (0..100)
+                .flat_map(|sent| network.route(0, 1, Moment(sent * 10), &mut rng).0)
+                .flatten()
+                .collect();
+            assert_eq!(arrivals.is_sorted(), !reorders);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What one simulated run is told. Everything else is drawn from the seed.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::protocol::ring::replicas::Replicas;
+
+/// What one run is told. What is `None` is drawn from the seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Decides everything that is left open here.
+    pub seed: u64,
+    /// How many nodes the cluster has. Drawn: mostly 5, else 3 to 7.
+    pub nodes: Option<u16>,
+    /// How many replicas it keeps of every key. Default 3.
+    pub replicas: Replicas,
+    /// How many clients work at once. Drawn: 5 to 10.
+    pub clients: Option<u32>,
+    /// How many keys they use, with skew. Drawn: 1 to 40.
+    pub keys: Option<u32>,
+    /// How long the faults go on, in virtual time. Default 60 s.
+    pub duration: Duration,
+    /// Whether there are any faults at all. Default true.
+    pub faults: bool,
+    /// Whether to run twice and compare the traces. Default false.
+    pub twice: bool,
+    /// What to record of the run. Has no influence on what happens.
+    pub recording: Recording,
+    /// A bug planted for the proof of the judges; never in a normal build.
+    #[cfg(test)]
+    pub(super) planted: Option<super::planted::Planted>,
+}
+
+/// What to record of a run, as lines for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Recording {
+    /// Only the hash.
+    #[default]
+    Nothing,
+    /// Faults, starts and stops.
+    Faults,
+    /// Those, and everything that touches one key.
+    Key(Bytes),
+    /// Everything, gossip included.
+    Everything,
+}
+
+impl Options {
+    /// The default run of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Options {
+        Options {
+            seed,
+            nodes: None,
+            replicas: Replicas::default(),
+            clients: None,
+            keys: None,
+            duration: Duration::from_secs(60),
+            faults: true,
+            twice: false,
+            recording: Recording::Nothing,
+            #[cfg(test)]
+            planted: None,
+        }
+    }
+
+    /// The command that repeats the run.
+    #[must_use]
+    pub fn command(&self) -> String {
+        format!("starling {self}")
+    }
+}
+
+impl fmt::Display for Options {
+    /// As the arguments of the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let default = Options::new(self.seed);
+        write!(f, "sim --seed {}", self.seed)?;
+        if let Some(nodes) = self.nodes {
+            write!(f, " --nodes {nodes}")?;
+        }
+        if let Some(clients) = self.clients {
+            write!(f, " --clients {clients}")?;
+        }
+        if let Some(keys) = self.keys {
+            write!(f, " --keys {keys}")?;
+        }
+        if self.replicas != default.replicas {
+            write!(f, " --replicas {}", self.replicas)?;
+        }
+        if self.duration != default.duration {
+            let (minutes, seconds) = (self.duration.as_secs() / 60, self.duration.as_secs() % 60);
+            match seconds {
+                0 => write!(f, " --minutes {minutes}")?,
+                _ => write!(f, " --seconds {}", self.duration.as_secs())?,
+            }
+        }
+        if !self.faults {
+            write!(f, " --no-faults")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_names_what_differs_from_the_default_and_nothing_else() {
+        assert_eq!(Options::new(7).command(), "starling sim --seed 7");
+        let options = Options {
+            nodes: Some(3),
+            duration: Duration::from_secs(120),
+            faults: false,
+            twice: true,
+            ..Options::new(7)
+        };
+        assert_eq!(options.command(), "starling sim --seed 7 --nodes 3 --minutes 2 --no-faults");
+        let options = Options { duration: Duration::from_secs(90), ..Options::new(1) };
+        assert_eq!(options.command(), "starling sim --seed 1 --seconds 90");
+    }
+}

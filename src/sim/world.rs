@@ -1,0 +1,803 @@
+//! The world of one run: machines, network, clients, and the one order in which everything happens.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use std::time::Duration;
+
+use super::clock::Clock;
+use super::disk::Disk;
+use super::faults::{Fault, Swarm};
+use super::history::{Action, Ending, History};
+use super::host::{self, Host, Process};
+use super::invariants::incarnations::{Deed, Starts};
+use super::invariants::one_dot_one_value::Dots;
+use super::invariants::{self, Invariant, Violation};
+use super::network::Network;
+use super::options::Options;
+use super::report::{Counts, Report};
+use super::trace::{self, About, Trace};
+use super::workload::{Profile, Sight, Wish, Workload};
+use crate::protocol::id::{NodeId, SessionId};
+use crate::protocol::input::Input;
+use crate::protocol::node::Node;
+use crate::protocol::output::{Destination, Notice, Output};
+use crate::protocol::rng::Rng;
+use crate::protocol::storage::op::{DiskReply, DiskRequest};
+use crate::protocol::time::{Moment, WallTime};
+use crate::protocol::wire::client::{Answer, Code, Problem, Request};
+use crate::protocol::wire::peer::PeerMessage;
+
+/// How long a cluster without faults may take until all of its nodes serve.
+const FOUNDING_MAX: Duration = Duration::from_secs(30);
+
+/// How long after healing every node has to serve.
+const RECOVERY_MAX: Duration = Duration::from_secs(60);
+
+/// How long what was under way at the moment of healing may go on, before the last part begins.
+const SETTLING: Duration = Duration::from_secs(10);
+
+/// How long the last part may take: every operation commits, every key converges.
+const LAST_PART_MAX: Duration = Duration::from_secs(60);
+
+/// How often in a row a node may be woken in one virtual millisecond without anything else happening.
+const WAKES_IN_A_ROW_MAX: u32 = 2_000;
+
+/// Something that is going to happen.
+enum Event {
+    Deliver { to: usize, boot: u64, from: NodeId, message: Box<PeerMessage> },
+    Wake { host: usize, boot: u64 },
+    DiskWorks { host: usize, boot: u64 },
+    DiskSynced { host: usize, boot: u64 },
+    Asked { host: usize, boot: u64, client: usize, id: u64, deadline_ms: u32, request: Box<Request> },
+    Answered { client: usize, id: u64, answer: Box<Answer> },
+    ClientWakes { client: usize },
+    FaultBegins,
+    FaultEnds(Relief),
+    Starts { host: usize },
+    StopTakesTooLong { host: usize, boot: u64, down: Duration },
+}
+
+/// How a fault ends.
+enum Relief {
+    Healed(Vec<(usize, usize)>),
+    Unclogged((usize, usize)),
+    DiskIsFastAgain { host: usize, slowness: u64 },
+}
+
+struct Scheduled {
+    at: Moment,
+    sequence: u64,
+    event: Event,
+}
+
+/// The world of one run.
+pub(super) struct World {
+    options: Options,
+    swarm: Swarm,
+    now: Moment,
+    heap: BinaryHeap<Reverse<Scheduled>>,
+    sequence: u64,
+    hosts: Vec<Host>,
+    ids: BTreeMap<NodeId, usize>,
+    network: Network,
+    workload: Workload,
+    wishes: Vec<Wish>,
+    outputs: Vec<Output>,
+    rng: Rng,
+    trace: Trace,
+    dots: Dots,
+    starts: Starts,
+    counts: Counts,
+    violations: Vec<Violation>,
+    is_safe: bool,
+    wakes_in_a_row: (u64, u32),
+    #[cfg(test)]
+    planted: super::planted::Bench,
+}
+
+impl World {
+    /// The world of a seed, before anything happened.
+    pub(super) fn new(options: &Options) -> World {
+        let mut rng = Rng::from_number(options.seed);
+        let drawn = [3, 4, 5, 5, 5, 5, 5, 6, 7][rng.index(9)];
+        let nodes = options.nodes.map_or(drawn, usize::from).max(1);
+        let mut swarm_rng = rng.fork();
+        let swarm = if options.faults { Swarm::draw(&mut swarm_rng) } else { Swarm::calm() };
+        let history = History {
+            owners: nodes.min(options.replicas.get()),
+            retries_are_exact: swarm.clocks_agree_within(40_000),
+            ..History::default()
+        };
+        let mut client_rng = rng.fork();
+        let profile = Profile::draw(&mut client_rng, options.keys);
+        let clients = options.clients.unwrap_or(client_rng.between(5, 10) as u32);
+        let hosts = (0..nodes).filter_map(|index| {
+            let mut config = host::config(index, nodes).ok()?;
+            config.replicas = options.replicas;
+            let drift = rng.between(0, 2 * u64::from(swarm.drift_ppm)) as i32 - swarm.drift_ppm as i32;
+            let skew = rng.between(0, 2 * swarm.skew_ms) as i64 - swarm.skew_ms as i64;
+            Some(Host {
+                config,
+                clock: Clock::new(0, drift, skew),
+                disk: Disk::new(&mut rng),
+                process: None,
+                boot: 0,
+                id: None,
+                paused_until: Moment::default(),
+                slowness: 0,
+            })
+        });
+        let hosts: Vec<Host> = hosts.collect();
+        #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
+        let mut workload = Workload::new(profile, clients, history, &mut client_rng);
+        #[cfg(test)]
+        {
+            workload.forgets_attempts = options.planted == Some(super::planted::Planted::LastAttemptDecides);
+        }
+        World {
+            network: Network::new(hosts.len(), swarm.weather.clone()),
+            trace: Trace::new(options.recording.clone()),
+            #[cfg(test)]
+            planted: super::planted::Bench::new(options.planted),
+            options: options.clone(),
+            swarm,
+            now: Moment::default(),
+            heap: BinaryHeap::new(),
+            sequence: 0,
+            hosts,
+            ids: BTreeMap::new(),
+            workload,
+            wishes: Vec::new(),
+            outputs: Vec::new(),
+            rng,
+            dots: Dots::default(),
+            starts: Starts::default(),
+            counts: Counts::default(),
+            violations: Vec::new(),
+            is_safe: true,
+            wakes_in_a_row: (0, 0),
+        }
+    }
+
+    /// Both phases, and the judgement.
+    pub(super) fn run(mut self) -> Report {
+        for host in 0..self.hosts.len() {
+            let at = self.now + Duration::from_millis(self.rng.between(0, 300));
+            self.schedule(at, Event::Starts { host });
+        }
+        if !self.swarm.from_the_start {
+            self.run_until(self.now + FOUNDING_MAX, World::all_serve);
+            self.demand_service("without any fault", FOUNDING_MAX);
+        }
+        self.workload.begin(self.now, &mut self.wishes);
+        self.grant_wishes();
+        if !self.swarm.kinds.is_empty() {
+            self.schedule(self.now, Event::FaultBegins);
+        }
+        self.run_until(self.now + self.options.duration, |_| false);
+
+        self.heal();
+        self.run_until(self.now + RECOVERY_MAX, World::all_serve);
+        self.demand_service("after healing", RECOVERY_MAX);
+        self.run_until(self.now + SETTLING, |_| false);
+        let (now, owed_by) = (self.now, self.now + LAST_PART_MAX);
+        let mut rng = self.rng.fork();
+        self.workload.begin_last_part(now, owed_by, &mut rng, &mut self.wishes);
+        self.grant_wishes();
+        self.run_until(owed_by + Duration::from_secs(1), |world| world.workload.is_idle());
+        self.report()
+    }
+
+    fn report(mut self) -> Report {
+        self.violations.extend(invariants::judge(&self.workload.history));
+        self.counts.lost = self.network.lost;
+        self.counts.duplicated = self.network.duplicated;
+        for operation in &self.workload.history.operations {
+            self.counts.operations += 1;
+            let count = match (&operation.action, &operation.ending) {
+                (_, Ending::Committed(_)) => &mut self.counts.committed,
+                (Action::Write { .. }, Ending::NotApplied) => &mut self.counts.not_applied,
+                (Action::Write { .. }, _) => &mut self.counts.unknown,
+                (_, Ending::Answered(_) | Ending::Equal) => &mut self.counts.answered,
+                _ => &mut self.counts.unavailable,
+            };
+            *count += 1;
+        }
+        Report {
+            options: self.options,
+            nodes: self.hosts.len(),
+            swarm: self.swarm,
+            trace_hash: self.trace.hash(),
+            violations: self.violations,
+            counts: self.counts,
+            simulated: self.now.since(Moment::default()),
+            timeline: self.trace.lines,
+            history: self.workload.history,
+        }
+    }
+
+    // ---------------------------------------------------------------- time
+
+    fn schedule(&mut self, at: Moment, event: Event) {
+        self.sequence += 1;
+        self.heap.push(Reverse(Scheduled { at: at.max(self.now), sequence: self.sequence, event }));
+    }
+
+    /// Lets things happen until `deadline`, or until `is_enough`, or until something was violated during the run: what
+    /// follows a violation is not worth judging.
+    fn run_until(&mut self, deadline: Moment, is_enough: fn(&World) -> bool) {
+        while self.violations.is_empty() && !is_enough(self) {
+            if self.heap.peek().is_none_or(|Reverse(next)| next.at > deadline) {
+                self.now = deadline;
+                return;
+            }
+            let Some(Reverse(Scheduled { at, event, .. })) = self.heap.pop() else { return };
+            self.now = at;
+            self.counts.events += 1;
+            self.happen(event);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        if let Some(host) = event.host()
+            && self.hosts[host].paused_until > self.now
+        {
+            let at = self.hosts[host].paused_until;
+            return self.schedule(at, event);
+        }
+        match event {
+            Event::Deliver { to, boot, from, message } => self.deliver(to, boot, from, *message),
+            Event::Wake { host, boot } => self.wake(host, boot),
+            Event::DiskWorks { host, boot } => self.disk_works(host, boot),
+            Event::DiskSynced { host, boot } => self.disk_synced(host, boot),
+            Event::Asked { host, boot, client, id, deadline_ms, request } => {
+                if self.hosts[host].boot == boot {
+                    self.trace.event(self.now, b'q', host, id);
+                    let session = SessionId(client as u64);
+                    self.input(host, Input::Client { session, id, deadline_ms, request: *request });
+                }
+            }
+            Event::Answered { client, id, answer } => {
+                self.trace.event(self.now, b'a', client, id);
+                self.trace.content(&*answer);
+                self.see(|workload, sight, wishes| workload.answer(client, id, *answer, sight, wishes));
+            }
+            Event::ClientWakes { client } => {
+                self.see(|workload, sight, wishes| workload.wake(client, sight, wishes));
+            }
+            Event::FaultBegins => {
+                if self.is_safe {
+                    self.fault_begins();
+                    let wait = self.swarm.wait(&mut self.rng);
+                    self.schedule(self.now + wait, Event::FaultBegins);
+                }
+            }
+            // Everything was healed at once when the safety phase ended.
+            Event::FaultEnds(_) if !self.is_safe => {}
+            Event::FaultEnds(ending) => self.fault_ends(ending),
+            Event::Starts { host } => self.start(host),
+            Event::StopTakesTooLong { host, boot, down } => {
+                if self.hosts[host].boot == boot && self.hosts[host].process.is_some() {
+                    self.crash(host, down, "is killed since it does not stop");
+                }
+            }
+        }
+    }
+
+    // ---------------------------------------------------------------- nodes
+
+    fn start(&mut self, index: usize) {
+        if self.hosts[index].process.is_some() {
+            return;
+        }
+        let origin = self.rng.below(1 << 40);
+        #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
+        let mut rng = self.rng.fork();
+        let host = &mut self.hosts[index];
+        host.boot += 1;
+        host.clock.restart(origin);
+        #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
+        let mut meta = match host.disk.open() {
+            Ok(meta) => meta,
+            Err(error) => return self.insane(index, &format!("cannot open its disk: {error}")),
+        };
+        #[cfg(test)]
+        self.planted.doctor_start(index, &mut meta, &mut rng);
+        let host = &mut self.hosts[index];
+        let mut outputs = std::mem::take(&mut self.outputs);
+        match Node::start(host.config.clone(), &meta, host.clock.now(self.now), rng, &mut outputs) {
+            Ok(node) => {
+                host.process = Some(Process {
+                    node,
+                    has_started: false,
+                    wakes_at: Moment::NEVER,
+                    disk_is_busy: false,
+                    is_stopping: false,
+                });
+                self.counts.starts += 1;
+                self.trace.event(self.now, b's', index, self.hosts[index].boot);
+                self.note(About::All, || format!("{} starts", host::name(index)));
+                self.carry_out(index, outputs);
+            }
+            Err(error) => {
+                self.outputs = outputs;
+                self.insane(index, &format!("does not start: {error}"));
+            }
+        }
+    }
+
+    fn input(&mut self, index: usize, input: Input) {
+        let host = &mut self.hosts[index];
+        let Some(process) = &mut host.process else { return };
+        let mut outputs = std::mem::take(&mut self.outputs);
+        process.node.handle(host.clock.now(self.now), input, &mut outputs);
+        self.carry_out(index, outputs);
+    }
+
+    /// Does what a node wants done, in order, and schedules its next wake.
+    fn carry_out(&mut self, index: usize, mut outputs: Vec<Output>) {
+        for output in outputs.drain(..) {
+            match output {
+                Output::Send { to, message } => self.send(index, to, message),
+                Output::Respond { session, id, answer } => self.respond(index, session, id, answer),
+                Output::Disk(request) => self.ask_disk(index, request),
+                Output::Notice(notice) => self.notice(index, notice),
+            }
+        }
+        self.outputs = outputs;
+        let host = &mut self.hosts[index];
+        let Some(process) = &mut host.process else { return };
+        let at = host.clock.when(process.node.next_deadline());
+        if at < process.wakes_at {
+            // Never at this very microsecond: the node has just been asked.
+            process.wakes_at = at.max(self.now + Duration::from_micros(1));
+            let (at, boot) = (process.wakes_at, host.boot);
+            self.schedule(at, Event::Wake { host: index, boot });
+        }
+    }
+
+    fn wake(&mut self, index: usize, boot: u64) {
+        let host = &mut self.hosts[index];
+        let Some(process) = &mut host.process else { return };
+        if host.boot != boot || process.wakes_at > self.now {
+            return;
+        }
+        process.wakes_at = Moment::NEVER;
+        let millisecond = self.now.0 / 1_000;
+        let (last, count) = self.wakes_in_a_row;
+        self.wakes_in_a_row = (millisecond, if last == millisecond { count + 1 } else { 0 });
+        if count > WAKES_IN_A_ROW_MAX {
+            return self.insane(index, "asks to be woken without end");
+        }
+        if process.node.next_deadline() <= host.clock.now(self.now).monotonic {
+            self.trace.event(self.now, b'w', index, 0);
+            self.input(index, Input::Deadline);
+        } else {
+            self.carry_out(index, Vec::new());
+        }
+    }
+
+    fn notice(&mut self, index: usize, notice: Notice) {
+        let is_durable = self.hosts[index].disk.start_is_durable();
+        match &notice {
+            Notice::Started => {
+                let host = &mut self.hosts[index];
+                let Some(process) = &mut host.process else { return };
+                process.has_started = true;
+                let (id, incarnation) = (process.node.id(), process.node.incarnation());
+                host.id = Some(id);
+                self.ids.insert(id, index);
+                self.violations.extend(self.starts.started(index, id, incarnation));
+                self.violations.extend(self.starts.did(index, Deed::Start, is_durable));
+            }
+            Notice::Issued(dot) => {
+                self.violations.extend(self.dots.issued(index, *dot));
+                self.violations.extend(self.starts.did(index, Deed::Issue, is_durable));
+            }
+            Notice::Amnesia => self.counts.amnesia += 1,
+            Notice::Stopped => return self.stopped(index),
+            Notice::Serving | Notice::Health { .. } | Notice::Trouble(_) => {}
+        }
+        let about = match notice {
+            Notice::Issued(_) | Notice::Health { .. } => About::Chatter,
+            _ => About::All,
+        };
+        self.note(about, || format!("{} says {notice:?}", host::name(index)));
+    }
+
+    fn stopped(&mut self, index: usize) {
+        self.note(About::All, || format!("{} has stopped in good order", host::name(index)));
+        if let Err(error) = self.hosts[index].disk.shut(&mut self.rng) {
+            self.insane(index, &format!("cannot close its disk: {error}"));
+        }
+        self.hosts[index].process = None;
+        let down = Duration::from_millis(self.rng.between(1, 1_000));
+        self.schedule(self.now + down, Event::Starts { host: index });
+    }
+
+    // ---------------------------------------------------------------- disks
+
+    fn ask_disk(&mut self, index: usize, request: DiskRequest) {
+        if let Some((key, text)) = trace::show_disk_request(&request) {
+            let key = key.clone();
+            self.note(About::Key(&key), || format!("{} {text} {}", host::name(index), trace::show_key(&key)));
+        }
+        #[cfg(test)]
+        self.planted.saw_disk_request(&request);
+        let delay = Duration::from_micros(self.rng.between(5, 100));
+        let host = &mut self.hosts[index];
+        host.disk.submit(request);
+        let Some(process) = &mut host.process else { return };
+        if !process.disk_is_busy {
+            process.disk_is_busy = true;
+            let (at, boot) = (self.now + host.slowed(delay), host.boot);
+            self.schedule(at, Event::DiskWorks { host: index, boot });
+        }
+    }
+
+    fn disk_works(&mut self, index: usize, boot: u64) {
+        let host = &mut self.hosts[index];
+        let Some(process) = &mut host.process else { return };
+        if host.boot != boot {
+            return;
+        }
+        process.disk_is_busy = false;
+        match host.disk.execute() {
+            Ok(replies) => {
+                let may_crash = replies.iter().any(|reply| matches!(reply, DiskReply::Applied { .. }));
+                self.disk_replies(index, boot, replies);
+                self.disk_writes(index);
+                if may_crash && self.is_safe && self.rng.chance(self.swarm.crash_after_applied_per_mille) {
+                    let down = self.down_time();
+                    self.crash(index, down, "crashes after applying, before anything is durable");
+                }
+            }
+            Err(error) => self.insane(index, &format!("cannot work on its disk: {error}")),
+        }
+    }
+
+    fn disk_writes(&mut self, index: usize) {
+        let longest = u64::try_from(self.swarm.sync_max.as_micros()).unwrap_or(u64::MAX);
+        let host = &mut self.hosts[index];
+        if let Some(_through) = host.disk.write() {
+            let delay = host.slowed(Duration::from_micros(self.rng.between(100, longest.max(100))));
+            let (at, boot) = (self.now + delay, host.boot);
+            self.schedule(at, Event::DiskSynced { host: index, boot });
+            #[cfg(test)]
+            if self.planted.is(super::planted::Planted::DurableBeforeTheSync) {
+                self.disk_replies(index, boot, vec![DiskReply::Durable { through: _through }]);
+            }
+        }
+    }
+
+    fn disk_synced(&mut self, index: usize, boot: u64) {
+        if self.hosts[index].boot != boot || self.hosts[index].process.is_none() {
+            return;
+        }
+        match self.hosts[index].disk.sync(&mut self.rng) {
+            Ok(replies) => {
+                #[cfg(test)]
+                let replies = if self.planted.is(super::planted::Planted::DurableBeforeTheSync) {
+                    Vec::new()
+                } else {
+                    replies
+                };
+                self.disk_replies(index, boot, replies);
+                self.disk_writes(index);
+                if self.is_safe && self.rng.chance(self.swarm.crash_after_durable_per_mille) {
+                    let down = self.down_time();
+                    self.crash(index, down, "crashes after a sync");
+                }
+            }
+            Err(error) => self.insane(index, &format!("cannot sync its disk: {error}")),
+        }
+    }
+
+    fn disk_replies(&mut self, index: usize, boot: u64, replies: Vec<DiskReply>) {
+        for reply in replies {
+            // The node may have stopped at the one before.
+            if self.hosts[index].boot != boot || self.hosts[index].process.is_none() {
+                return;
+            }
+            let (kind, number) = match &reply {
+                DiskReply::Applied { lsn, ticket, .. } => (b'u', lsn.0 << 32 | ticket.0),
+                DiskReply::Read { lsn, ticket, .. } => (b'r', lsn.0 << 32 | ticket.0),
+                DiskReply::MetaApplied { lsn, .. } => (b'm', lsn.0),
+                DiskReply::Durable { through } => (b'd', through.0),
+            };
+            self.trace.event(self.now, kind, index, number);
+            self.note(About::Chatter, || format!("{} {}", host::name(index), trace::show_disk_reply(&reply)));
+            self.input(index, Input::Disk(reply));
+        }
+    }
+
+    // ---------------------------------------------------------------- messages
+
+    fn send(&mut self, from: usize, to: Destination, message: PeerMessage) {
+        let Some(process) = &self.hosts[from].process else { return };
+        // A node that takes a new actor later on goes on talking under its incarnation, which stays.
+        if let Some(violation) = self.starts.did(from, Deed::Send, process.has_started) {
+            self.violations.push(violation);
+            return;
+        }
+        let id = process.node.id();
+        let to = match to {
+            Destination::Node { id, .. } => self.ids.get(&id).copied(),
+            Destination::Address(address) => host::at_address(address),
+        };
+        let Some(to) = to.filter(|to| *to < self.hosts.len() && *to != from) else { return };
+        #[cfg(test)]
+        let message = self.planted.doctor_message(message);
+        self.judge_message(&message);
+        self.counts.messages += 1;
+        let key = trace::key_of(&message).cloned();
+        let about = || match (&key, &message) {
+            (Some(key), _) => About::Key(key),
+            _ => About::Chatter,
+        };
+        // A connection is between two processes: what is sent while nobody listens, or to a process that has ended
+        // when it arrives, is lost.
+        let is_heard = self.hosts[to].process.as_ref().is_some_and(|process| process.has_started);
+        let arrivals = self.network.route(from, to, self.now, &mut self.rng);
+        self.trace.event(self.now, b'm', from, to as u64);
+        self.trace.content(&message);
+        let lost = if !is_heard || arrivals.0[0].is_none() { ", lost" } else { "" };
+        self.trace.line(self.now, about(), || {
+            format!("{} -> {}  {}{lost}", host::name(from), host::name(to), trace::show_message(&message))
+        });
+        if !is_heard {
+            return;
+        }
+        let boot = self.hosts[to].boot;
+        if let [Some(at), Some(again)] = arrivals.0 {
+            self.schedule(again, Event::Deliver { to, boot, from: id, message: Box::new(message.clone()) });
+            self.schedule(at, Event::Deliver { to, boot, from: id, message: Box::new(message) });
+        } else if let Some(at) = arrivals.0[0] {
+            self.schedule(at, Event::Deliver { to, boot, from: id, message: Box::new(message) });
+        }
+    }
+
+    fn judge_message(&mut self, message: &PeerMessage) {
+        let violation = match message {
+            PeerMessage::Replicate { key, record, .. } => self.dots.passed(key, record),
+            _ => None,
+        };
+        self.violations.extend(violation);
+    }
+
+    fn deliver(&mut self, to: usize, boot: u64, from: NodeId, message: PeerMessage) {
+        if self.hosts[to].boot != boot || self.hosts[to].process.is_none() {
+            return;
+        }
+        self.trace.event(self.now, b'>', to, from.0);
+        if let Some(key) = trace::key_of(&message) {
+            let sender = self.ids.get(&from).map_or("?".to_owned(), |&from| host::name(from));
+            self.trace.line(self.now, About::Key(key), || {
+                format!("{} <- {sender}  {}", host::name(to), trace::show_message(&message))
+            });
+        }
+        self.input(to, Input::Peer { from, message });
+    }
+
+    // ---------------------------------------------------------------- clients
+
+    /// Lets the clients act on what they see.
+    fn see(&mut self, act: impl FnOnce(&mut Workload, &Sight<'_>, &mut Vec<Wish>)) {
+        let walls: Vec<WallTime> = self.hosts.iter().map(|host| host.clock.now(self.now).wall).collect();
+        act(&mut self.workload, &Sight { now: self.now, walls: &walls }, &mut self.wishes);
+        self.grant_wishes();
+    }
+
+    fn grant_wishes(&mut self) {
+        for wish in std::mem::take(&mut self.wishes) {
+            match wish {
+                Wish::Wake { at: Moment::NEVER, .. } => {}
+                Wish::Wake { client, at } => self.schedule(at, Event::ClientWakes { client }),
+                Wish::Ask { client, host, id, deadline_ms, request } => {
+                    self.asked(client, host, id, deadline_ms, request);
+                }
+            }
+        }
+    }
+
+    fn asked(&mut self, client: usize, host: usize, id: u64, deadline_ms: u32, request: Request) {
+        self.trace.event(self.now, b'c', client, id);
+        self.trace.content(&request);
+        if let Some(key) = trace::key_of_request(&request) {
+            self.trace.line(self.now, About::Key(key), || {
+                format!("c{} -> {}  {}", client + 1, host::name(host), trace::show_request(&request))
+            });
+        }
+        let delay = Duration::from_micros(self.rng.between(50, 1_000));
+        if self.hosts[host].process.is_none() {
+            let problem = Problem::new(Code::Connection, "nobody listens there");
+            let answer = Box::new(Answer::Refused(problem));
+            return self.schedule(self.now + delay, Event::Answered { client, id, answer });
+        }
+        if self.is_safe && self.rng.chance(self.swarm.client_loss_per_mille) {
+            return;
+        }
+        let boot = self.hosts[host].boot;
+        let event = Event::Asked { host, boot, client, id, deadline_ms, request: Box::new(request) };
+        self.schedule(self.now + delay, event);
+    }
+
+    fn respond(&mut self, from: usize, session: SessionId, id: u64, answer: Answer) {
+        #[cfg(test)]
+        let answer = self.planted.doctor_answer(answer);
+        let client = session.0 as usize;
+        if let Answer::Explained(explanation) = &answer {
+            self.trace.line(self.now, About::Chatter, || format!("slot {}", explanation.slot));
+        }
+        let key = self.workload.key_of(client, id).cloned();
+        self.trace.line(self.now, key.as_ref().map_or(About::Chatter, |key| About::Key(key)), || {
+            format!("{} -> c{}  {}", host::name(from), client + 1, trace::show_answer(&answer))
+        });
+        if self.is_safe && self.rng.chance(self.swarm.client_loss_per_mille) {
+            return;
+        }
+        let delay = Duration::from_micros(self.rng.between(50, 1_000));
+        self.schedule(self.now + delay, Event::Answered { client, id, answer: Box::new(answer) });
+    }
+
+    // ---------------------------------------------------------------- faults
+
+    fn fault_begins(&mut self) {
+        let Some(fault) = self.swarm.next(self.hosts.len(), &mut self.rng) else { return };
+        self.trace.event(self.now, b'f', 0, self.counts.faults);
+        self.counts.faults += 1;
+        match fault {
+            Fault::Crash { host, down } => self.crash(host, down, "crashes"),
+            Fault::Stop { host, down } => {
+                let boot = self.hosts[host].boot;
+                let Some(process) = &mut self.hosts[host].process else { return };
+                if !std::mem::replace(&mut process.is_stopping, true) {
+                    self.note(About::All, || format!("{} is told to stop", host::name(host)));
+                    let event = Event::StopTakesTooLong { host, boot, down };
+                    self.schedule(self.now + Duration::from_secs(10), event);
+                    self.input(host, Input::Stop);
+                }
+            }
+            Fault::Pause { host, span } => {
+                self.note(About::All, || format!("{} is paused for {span:?}", host::name(host)));
+                let until = self.now + span;
+                self.hosts[host].paused_until = self.hosts[host].paused_until.max(until);
+            }
+            Fault::Cut { shape, links, span } => {
+                self.note(About::All, || format!("cut for {span:?}: {shape}"));
+                self.network.cut(&links);
+                self.schedule(self.now + span, Event::FaultEnds(Relief::Healed(links)));
+            }
+            Fault::Clog { link, delay, span } => {
+                let (from, to) = (host::name(link.0), host::name(link.1));
+                self.note(About::All, || format!("{from} to {to} takes {delay:?} longer for {span:?}"));
+                self.network.clog(link, delay);
+                self.schedule(self.now + span, Event::FaultEnds(Relief::Unclogged(link)));
+            }
+            Fault::Jump { host, by_ms } => {
+                self.note(About::All, || {
+                    format!("the wall clock of {} jumps by {by_ms} ms", host::name(host))
+                });
+                self.hosts[host].clock.jump(by_ms);
+            }
+            Fault::SlowDisk { host, slowness, span } => {
+                self.note(About::All, || format!("the disk of {} is slow for {span:?}", host::name(host)));
+                self.hosts[host].slowness += slowness;
+                let ending = Relief::DiskIsFastAgain { host, slowness };
+                self.schedule(self.now + span, Event::FaultEnds(ending));
+            }
+        }
+    }
+
+    fn fault_ends(&mut self, ending: Relief) {
+        match ending {
+            Relief::Healed(links) => {
+                self.note(About::All, || "a cut heals".to_owned());
+                self.network.heal(&links);
+            }
+            Relief::Unclogged(link) => self.network.unclog(link),
+            Relief::DiskIsFastAgain { host, slowness } => self.hosts[host].slowness -= slowness,
+        }
+    }
+
+    fn crash(&mut self, index: usize, down: Duration, how: &str) {
+        if self.hosts[index].process.take().is_none() {
+            return;
+        }
+        self.counts.crashes += 1;
+        let fate = self.hosts[index].disk.crash(&mut self.rng);
+        self.hosts[index].paused_until = self.now;
+        self.note(About::All, || {
+            format!("{} {how}, for {down:?}; what it was writing: {fate:?}", host::name(index))
+        });
+        #[cfg(test)]
+        self.planted.crashed(&mut self.hosts[index].disk, &mut self.rng);
+        self.schedule(self.now + down, Event::Starts { host: index });
+    }
+
+    fn down_time(&mut self) -> Duration {
+        let longest = self.swarm.span_max.as_micros() as u64;
+        Duration::from_micros(self.rng.between(10_000, longest.max(10_000)))
+    }
+
+    /// The end of the safety phase: no more faults, and what is broken is repaired. Wrong clocks stay wrong.
+    fn heal(&mut self) {
+        self.is_safe = false;
+        self.note(About::All, || "everything heals".to_owned());
+        self.network.heal_all();
+        self.workload.stop();
+        for host in 0..self.hosts.len() {
+            // What waits for a paused host keeps its order.
+            self.hosts[host].paused_until =
+                self.hosts[host].paused_until.min(self.now + Duration::from_secs(1));
+            self.hosts[host].slowness = 0;
+            if self.hosts[host].process.is_none() {
+                let at = self.now + Duration::from_millis(self.rng.between(1, 500));
+                self.schedule(at, Event::Starts { host });
+            }
+        }
+    }
+
+    fn all_serve(&self) -> bool {
+        let serves = |process: &Process| process.node.is_serving();
+        self.hosts.iter().all(|host| host.process.as_ref().is_some_and(serves))
+    }
+
+    fn demand_service(&mut self, when: &str, within: Duration) {
+        if !self.violations.is_empty() || self.all_serve() {
+            return;
+        }
+        let names: Vec<String> = (0..self.hosts.len())
+            .filter(|&index| !self.hosts[index].process.as_ref().is_some_and(|p| p.node.is_serving()))
+            .map(host::name)
+            .collect();
+        let evidence = format!("{} did not serve within {within:?} {when}", names.join(", "));
+        self.violations.push(Violation::general(Invariant::Liveness, evidence));
+    }
+
+    // ---------------------------------------------------------------- telling
+
+    fn note(&mut self, about: About<'_>, text: impl FnOnce() -> String) {
+        self.trace.line(self.now, about, text);
+    }
+
+    fn insane(&mut self, index: usize, what: &str) {
+        let evidence = format!("the node on {} {what}", host::name(index));
+        self.violations.push(Violation::general(Invariant::Sane, evidence));
+    }
+}
+
+impl Event {
+    /// The host on which it happens, for what does not happen while the host is paused.
+    fn host(&self) -> Option<usize> {
+        match self {
+            Event::Deliver { to: host, .. }
+            | Event::Wake { host, .. }
+            | Event::DiskWorks { host, .. }
+            | Event::DiskSynced { host, .. }
+            | Event::Asked { host, .. } => Some(*host),
+            _ => None,
+        }
+    }
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Scheduled) -> bool {
+        (self.at, self.sequence) == (other.at, other.sequence)
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
