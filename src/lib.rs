@@ -15,9 +15,15 @@
 //!
 //! Start at [`protocol::node::Node`] for the rules, at `client::Client` for programs, and at the README for people.
 
+#[cfg(feature = "cli")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the real world")]
+pub mod cli;
 #[cfg(feature = "client")]
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the real world")]
 pub mod client;
+#[cfg(feature = "cli")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the real world")]
+pub mod lab;
 pub mod protocol;
 
 // The real world has clocks and hash maps; the bans of `.clippy.toml` are for the two worlds that must be repeatable.

@@ -6,6 +6,10 @@ use crate::protocol::time::WallTime;
 
 /// This moment on the machine's monotonic clock. The wall clock of the client's machine is never asked: it may be
 /// wrong, and nothing depends on it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the client is part of the real world; this is its one look at a clock"
+)]
 pub(super) fn now() -> Instant {
     Instant::now()
 }

@@ -70,8 +70,13 @@ impl Connection {
         let reading = Arc::clone(&connection);
         async_std::task::spawn(async move {
             let problem = reading.read(link.receiver).await;
-            reading.end(problem);
+            let waiting = reading.shut(&problem);
+            // Whoever hears of a lost request and tries again must not come upon this connection.
             on_end();
+            for waiting in waiting.into_values() {
+                let reply = Reply::Lost(problem.clone());
+                waiting.inbox.deliver(Delivery { attempt: waiting.attempt, reply });
+            }
         });
         connection
     }
@@ -179,16 +184,11 @@ impl Connection {
         garbage.map_or(Ok(()), Err)
     }
 
-    fn end(&self, problem: Problem) {
-        let waiting = {
-            let mut state = self.state();
-            state.over = Some(problem.clone());
-            std::mem::take(&mut state.waiting)
-        };
-        for waiting in waiting.into_values() {
-            let reply = Reply::Lost(problem.clone());
-            waiting.inbox.deliver(Delivery { attempt: waiting.attempt, reply });
-        }
+    /// From now on nothing is sent. Gives the requests that will not be answered.
+    fn shut(&self, problem: &Problem) -> BTreeMap<u64, Waiting> {
+        let mut state = self.state();
+        state.over = Some(problem.clone());
+        std::mem::take(&mut state.waiting)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

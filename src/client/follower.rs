@@ -98,7 +98,7 @@ impl Ask for TopologyAsk {
         match answer {
             Answer::Topology(topology) => Judgement::Done(topology),
             Answer::Refused(problem) => Judgement::Failed(Fate::NotApplied, problem),
-            other => Judgement::nonsense(&other),
+            _ => Judgement::nonsense(),
         }
     }
 

@@ -100,7 +100,7 @@ impl Ask for GetAsk<'_> {
                 Judgement::Failed(Fate::NotApplied, answer.problem.unwrap_or_else(unexplained))
             }
             Answer::Refused(problem) => Judgement::Failed(Fate::NotApplied, problem),
-            other => Judgement::nonsense(&other),
+            _ => Judgement::nonsense(),
         }
     }
 

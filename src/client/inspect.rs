@@ -20,8 +20,8 @@ impl Client {
     pub async fn explain(&self, key: impl AsRef<[u8]>) -> Result<Explanation, AskError> {
         let key = bytes_of(key);
         let pick = |answer| match answer {
-            Answer::Explained(explanation) => Ok(explanation),
-            other => Err(other),
+            Answer::Explained(explanation) => Some(explanation),
+            _ => None,
         };
         let target = self.cluster.via().map_or(Target::Key(&key), Target::Node);
         self.ask(target, Request::Explain { key: key.clone() }, pick).await
@@ -47,8 +47,8 @@ impl Client {
     pub async fn status(&self, node: &Name) -> Result<Status, AskError> {
         let target = Target::Node(self.node(node).ok_or_else(|| AskError::NoSuchNode(node.clone()))?);
         let pick = |answer| match answer {
-            Answer::Status(status) => Ok(status),
-            other => Err(other),
+            Answer::Status(status) => Some(status),
+            _ => None,
         };
         self.ask(target, Request::Status, pick).await
     }
@@ -59,8 +59,8 @@ impl Client {
     pub async fn admin(&self, node: &Name, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
         let target = Target::Node(self.node(node).ok_or_else(|| AdminError::NoSuchNode(node.clone()))?);
         let pick = |answer| match answer {
-            Answer::Admin(answer) => Ok(answer),
-            other => Err(other),
+            Answer::Admin(answer) => Some(answer),
+            _ => None,
         };
         let question = Question { request: Request::Admin(request), pick, patience: self.patience() };
         let once = CommonOptions { attempts: 1, ..self.common() };
@@ -72,7 +72,7 @@ impl Client {
         &self,
         target: Target<'_>,
         request: Request,
-        pick: impl Fn(Answer) -> Result<T, Answer>,
+        pick: impl Fn(Answer) -> Option<T>,
     ) -> Result<T, AskError> {
         let question = Question { request, pick, patience: self.patience() };
         let ran = operation::run(&self.cluster, target, self.common(), None, question).await;
@@ -106,7 +106,7 @@ struct Question<P> {
     patience: Duration,
 }
 
-impl<T, P: Fn(Answer) -> Result<T, Answer>> Ask for Question<P> {
+impl<T, P: Fn(Answer) -> Option<T>> Ask for Question<P> {
     type Done = T;
 
     fn request(&self, _attempt: u32) -> Request {
@@ -114,10 +114,9 @@ impl<T, P: Fn(Answer) -> Result<T, Answer>> Ask for Question<P> {
     }
 
     fn judge(&mut self, answer: Answer) -> Judgement<T> {
-        match (self.pick)(answer) {
-            Ok(done) => Judgement::Done(done),
-            Err(Answer::Refused(problem)) => Judgement::Failed(Fate::NotApplied, problem),
-            Err(other) => Judgement::nonsense(&other),
+        match answer {
+            Answer::Refused(problem) => Judgement::Failed(Fate::NotApplied, problem),
+            answer => (self.pick)(answer).map_or_else(Judgement::nonsense, Judgement::Done),
         }
     }
 

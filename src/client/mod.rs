@@ -40,8 +40,6 @@ mod view;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::protocol::id::NodeId;
 use crate::protocol::ring::entry::Name;
 use crate::protocol::rng::Rng;
@@ -49,6 +47,7 @@ use crate::protocol::wire::client::MemberView;
 
 pub use crate::protocol::causality::{ContextToken, Dot, Sibling};
 pub use crate::protocol::wire::client::{Code, Level, Problem};
+pub use bytes::Bytes;
 pub use context::{BadContext, Context};
 pub use error::{
     AdminError, AskError, ConnectError, ReadError, SeedError, Unmerged, UnmergedReason, Unsettled,

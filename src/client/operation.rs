@@ -49,17 +49,8 @@ pub(super) enum Judgement<T> {
 
 impl<T> Judgement<T> {
     /// The answer to another question than the one that was asked: the node's fault, and no word about the state.
-    pub(super) fn nonsense(answer: &Answer) -> Judgement<T> {
-        let kind = match answer {
-            Answer::Written(_) => "a write",
-            Answer::Read(_) => "a read",
-            Answer::Explained(_) => "an explanation",
-            Answer::Topology(_) => "the topology",
-            Answer::Status(_) => "a status",
-            Answer::Admin(_) => "administration",
-            Answer::Refused(_) => "a refusal",
-        };
-        let text = format!("the node answered with {kind}, which was not the question");
+    pub(super) fn nonsense() -> Judgement<T> {
+        let text = "the node answered another question than the one that was asked";
         Judgement::Failed(Fate::Unknown, Problem::new(Code::Connection, text))
     }
 }

@@ -148,7 +148,7 @@ impl Ask for PutAsk<'_> {
                 Judgement::Failed(fate, written.problem.unwrap_or_else(unexplained))
             }
             Answer::Refused(problem) => Judgement::Failed(Fate::NotApplied, problem),
-            other => Judgement::nonsense(&other),
+            _ => Judgement::nonsense(),
         }
     }
 

@@ -137,6 +137,8 @@ impl Driver {
                 future::or(timer, moved).await;
             }
             if clock.now().monotonic >= deadline {
+                // A thread of the disk that hangs wakes nobody, so it is looked after here as well.
+                strong.poll_disk();
                 strong.handle([Input::Deadline]);
             }
         }
@@ -146,16 +148,20 @@ impl Driver {
     pub(super) async fn run_disk(driver: Weak<Driver>, woken: Receiver<()>) {
         while woken.recv().await.is_ok() {
             let Some(driver) = driver.upgrade() else { return };
-            let mut guard = driver.lock();
-            let core = &mut *guard;
-            let Some(disk) = core.disk.as_mut() else { return };
-            match disk.poll(&mut core.replies) {
-                Ok(()) => {
-                    driver.take_replies(core);
-                    driver.settle(core);
-                }
-                Err(poisoned) => driver.poison(poisoned),
+            driver.poll_disk();
+        }
+    }
+
+    fn poll_disk(&self) {
+        let mut guard = self.lock();
+        let core = &mut *guard;
+        let Some(disk) = core.disk.as_mut() else { return };
+        match disk.poll(&mut core.replies) {
+            Ok(()) => {
+                self.take_replies(core);
+                self.settle(core);
             }
+            Err(poisoned) => self.poison(poisoned),
         }
     }
 

@@ -28,6 +28,7 @@ use crate::transport::faults::Faults;
 use crate::transport::tls::Protocol;
 
 mod clock;
+pub mod config;
 pub mod disk;
 mod driver;
 mod peers;

@@ -261,10 +261,11 @@ fn handshakes_that_never_go_on_are_bounded_and_others_still_come_in() {
             EndpointOptions { handshakes_unproven_max: 2, handshakes_max: 3, ..EndpointOptions::default() };
         let server = node_with("n1", options);
         // First packets of true handshakes, whose senders then never say another word.
-        let recorder = UdpSocket::bind(ANY_PORT).unwrap();
-        recorder.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let stranger = UdpSocket::bind(ANY_PORT).unwrap();
         for _ in 0..20 {
+            // A recorder each: an ended dialler says goodbye, and that must not be taken for a first packet.
+            let recorder = UdpSocket::bind(ANY_PORT).unwrap();
+            recorder.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             let dialler = client_of(&AUTHORITY, impatient());
             let target = recorder.local_addr().unwrap();
             let dialling =

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -47,8 +47,8 @@ pub struct Sibling {
 /// * Siblings are sorted by dot, no dot twice.
 /// * A dot that is covered and not among the siblings is *dead*: its value was superseded, and stays so.
 /// * The remembered attempts of one operation are all dead or all alive.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Parts", into = "Parts")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Parts")]
 pub struct Record {
     parts: Parts,
 }
@@ -405,9 +405,9 @@ impl Record {
     }
 }
 
-impl From<Record> for Parts {
-    fn from(record: Record) -> Parts {
-        record.parts
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.parts.serialize(serializer)
     }
 }
 

@@ -25,6 +25,10 @@ use crate::protocol::wire::client::Health;
 /// requests are routed, is complete and never older than a period.
 pub(super) const ALL_WATCH_MAX: usize = 8;
 
+/// The most members believed gone that a node watches: whoever is left alone with the names of a thousand others tries these at
+/// every period, and the rest now and then.
+const GONE_WATCHED_MAX: usize = 32;
+
 /// A member that is heard but does not answer is believed to be slow, for so many times the silence that is allowed. After that
 /// it counts as deaf.
 const DEAF_AFTER: u32 = 3;
@@ -91,13 +95,16 @@ impl Detector {
         let Some(here) = circle.iter().position(|&(_, id)| id == own) else { return BTreeSet::new() };
         let backwards = circle[..here].iter().rev().chain(circle[here + 1..].iter().rev());
         let mut watched = BTreeSet::new();
-        let mut live_watched = 0;
+        let (mut live_watched, mut gone_watched) = (0, 0);
         for &(_, id) in backwards {
             if live_watched == enough {
                 break;
             }
-            live_watched += usize::from(is_live(id));
-            if book.health(id) != Some(Health::Stopped) {
+            if is_live(id) {
+                live_watched += 1;
+                watched.insert(id);
+            } else if gone_watched < GONE_WATCHED_MAX && book.health(id) == Some(Health::Down) {
+                gone_watched += 1;
                 watched.insert(id);
             }
         }

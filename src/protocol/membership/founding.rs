@@ -100,6 +100,8 @@ pub(super) struct Founding {
     /// A lower proposer than the one that this node is bound to.
     rival: Option<NodeId>,
     yielded: Option<(NodeId, Moment)>,
+    /// The cluster that was founded without this node. It founds no second one with the others that are left over.
+    surplus: Option<ClusterId>,
     is_sealing: bool,
 }
 
@@ -127,6 +129,7 @@ impl Founding {
             proposed: Moment::default(),
             rival: None,
             yielded: None,
+            surplus: None,
             is_sealing: false,
         }
     }
@@ -135,6 +138,10 @@ impl Founding {
     pub(super) fn tick(&mut self, now: Moment, rng: &mut Rng, steps: &mut Vec<Step>) {
         self.candidates
             .retain(|_, candidate| candidate.heard.is_none_or(|heard| now.since(heard) < self.period * 60));
+        if self.proposed == Moment::default() {
+            // A proposal of an earlier life gets its time, too.
+            self.proposed = now;
+        }
         self.hail(now, rng, steps);
         self.reconsider(now, rng, steps);
         self.speak(steps);
@@ -202,8 +209,7 @@ impl Founding {
         &mut self,
         now: Moment,
         from: NodeId,
-        found: Option<u16>,
-        replicas: Replicas,
+        (found, replicas): (Option<u16>, Replicas),
         entries: Vec<Entry>,
         rng: &mut Rng,
         steps: &mut Vec<Step>,
@@ -282,7 +288,7 @@ impl Founding {
     fn propose(&mut self, now: Moment, without: &BTreeSet<NodeId>, steps: &mut Vec<Step>) {
         let Some(size) = self.found.map(usize::from).filter(|&size| size > 0) else { return };
         let waits = self.period * STALLED_PERIODS;
-        if self.yielded.is_some_and(|(_, at)| now.since(at) < waits) {
+        if self.surplus.is_some() || self.yielded.is_some_and(|(_, at)| now.since(at) < waits) {
             return;
         }
         let eligible = self.eligible(now);
@@ -351,6 +357,7 @@ impl Founding {
                 let body = Body::Bound { ballot: bond.ballot, proposer: mine.proposer };
                 return steps.push(Step::Say(from, body));
             }
+            None if self.surplus.is_some() => return,
             None => {}
         }
         let size = self.found.map(usize::from);
@@ -425,15 +432,20 @@ impl Founding {
         if cluster.founders.contains(self.own.id) {
             return true;
         }
+        self.candidates.remove(&from);
         if let Some(bond) = &self.pledge.bound {
-            // Bound by a proposer that became part of something else: it had let go before. Any other cluster has
-            // nothing to do with the one that this node promised to found.
-            if bond.proposer == from && self.saving.is_none() {
+            // 1. The proposer that this node is bound to became part of something else: it had let go before.
+            // 2. One that this node proposed did: the proposal can lead nowhere.
+            // Any other cluster has nothing to do with the one that this node promised to found.
+            let is_void =
+                bond.proposer == from || (bond.proposer == self.own.id && bond.founders.contains(from));
+            if is_void && self.saving.is_none() {
                 self.save(Pledge { ballot: self.pledge.ballot, bound: None }, steps);
             }
             return false;
         }
         if self.found.is_some() {
+            self.surplus = Some(cluster.id);
             steps.push(Step::Trouble(words::surplus(cluster.id)));
             return false;
         }
@@ -476,6 +488,7 @@ impl Founding {
                 words::unconfirmed(&missing.map(name).collect::<Vec<_>>())
             }
             (Some(bond), _) => words::bound(&name(bond.proposer)),
+            (None, Some(_)) if let Some(cluster) = self.surplus => words::surplus(cluster),
             (None, None) => words::no_cluster(&self.seeds),
             (None, Some(size)) => {
                 let mut here: Vec<String> =
@@ -490,6 +503,3 @@ impl Founding {
 fn ring_member(entry: &Entry) -> RingMember {
     RingMember { node: entry.id, place: entry.place, zone: entry.zone.clone(), weight: entry.weight }
 }
-
-#[cfg(test)]
-mod tests;

@@ -101,6 +101,8 @@ pub struct Membership {
     config: MembershipConfig,
     id: NodeId,
     seeds: Vec<SocketAddr>,
+    /// Seeds that the disk holds and that are none any more.
+    old_seeds: Vec<SocketAddr>,
     rng: Rng,
     book: Book,
     links: Links,
@@ -127,6 +129,8 @@ pub struct Membership {
     has_started: bool,
     is_leaving: bool,
     is_serving: bool,
+    /// How many that it does not watch this node may still ask in this period.
+    extras_left: usize,
     now: Now,
     next_round: Moment,
     wake: Moment,
@@ -149,7 +153,11 @@ impl Membership {
                 own.version = line.entry.version.saturating_add(1);
             }
         }
-        let seeds = if config.seeds.is_empty() { seeds } else { config.seeds.clone() };
+        let (seeds, old_seeds) = if config.seeds.is_empty() {
+            (seeds, Vec::new())
+        } else {
+            (config.seeds.clone(), seeds.into_iter().filter(|seed| !config.seeds.contains(seed)).collect())
+        };
         let watch = config.membership.clone();
         let founding = cluster.is_none().then(|| {
             Founding::new(own.clone(), config.found, config.replicas, seeds.clone(), watch.period, pledge)
@@ -166,6 +174,7 @@ impl Membership {
         Membership {
             id: own.id,
             seeds,
+            old_seeds,
             book,
             links: Links::new(watch.period, watch.silence_max, rng.bits()),
             detector: Detector::new(&watch),
@@ -184,6 +193,7 @@ impl Membership {
             has_started: false,
             is_leaving: false,
             is_serving: false,
+            extras_left: 0,
             now: Now::default(),
             next_round: Moment::default(),
             wake: Moment::NEVER,
@@ -309,8 +319,8 @@ impl Membership {
             return;
         }
         self.rewatch();
-        self.work(out);
         self.settle(out);
+        self.work(out);
         self.rewatch();
         self.wake = self.next_wake();
     }
@@ -319,8 +329,8 @@ impl Membership {
         if self.watched_as_of != self.book.version() {
             self.watched_as_of = self.book.version();
             self.watched = self.detector.watched(self.id, &self.book);
-            let book = &self.book;
-            self.links.retain(|id| book.get(id).is_some());
+            let others = self.book.iter().map(|news| news.entry.id).filter(|&id| id != self.id);
+            self.links.align(&others.collect());
         }
     }
 

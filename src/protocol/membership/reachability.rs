@@ -26,8 +26,6 @@ struct Link {
     answered: Option<Moment>,
     next_ping: Moment,
     last_ping: Option<Moment>,
-    /// There is reason to ask, although the last ping was answered.
-    is_questioned: bool,
     backoff: u32,
     outstanding: VecDeque<(u64, Moment)>,
 }
@@ -38,6 +36,8 @@ struct Link {
 #[derive(Clone, Debug)]
 pub(super) struct Links {
     links: BTreeMap<NodeId, Link>,
+    /// Those that should be asked, or are being asked: never reached, in doubt, or with an answer outstanding.
+    open: BTreeSet<NodeId>,
     next_number: u64,
     period: Duration,
     /// How long pings may go unanswered before a member counts as unreachable.
@@ -58,7 +58,14 @@ impl Links {
     pub(super) fn new(period: Duration, silence_max: Duration, first_number: u64) -> Links {
         // The first unanswered ping left up to a period after the last answer came, so this bounds the silence on average.
         let patience = silence_max.saturating_sub(period / 2).max(silence_max / 2);
-        Links { links: BTreeMap::new(), next_number: first_number, period, patience, version: 0 }
+        Links {
+            links: BTreeMap::new(),
+            open: BTreeSet::new(),
+            next_number: first_number,
+            period,
+            patience,
+            version: 0,
+        }
     }
 
     /// How long pings may go unanswered before a member counts as unreachable, and is asked for by way of others.
@@ -66,10 +73,28 @@ impl Links {
         self.patience
     }
 
+    /// Keeps links to exactly the members that `ids` tells; new ones are to be asked.
+    pub(super) fn align(&mut self, ids: &BTreeSet<NodeId>) {
+        self.links.retain(|id, _| ids.contains(id));
+        self.open.retain(|id| ids.contains(id));
+        for &id in ids {
+            if let std::collections::btree_map::Entry::Vacant(vacant) = self.links.entry(id) {
+                vacant.insert(Link::default());
+                self.open.insert(id);
+            }
+        }
+    }
+
+    /// Those that should be asked, or are being asked.
+    pub(super) fn open(&self) -> impl Iterator<Item = NodeId> {
+        self.open.iter().copied()
+    }
+
     /// Notes that a ping leaves now; returns its number.
     pub(super) fn ping(&mut self, now: Moment, id: NodeId, is_rare: bool) -> u64 {
         self.next_number = self.next_number.wrapping_add(1);
         let (number, period, patience) = (self.next_number, self.period, self.patience);
+        self.open.insert(id);
         let link = self.links.entry(id).or_default();
         let waiting = now.since(*link.unanswered_since.get_or_insert(now));
         // While an answer is overdue and not yet given up, ask twice as often: one lost message must not look like a lost member.
@@ -85,7 +110,6 @@ impl Links {
         };
         link.next_ping = now + pause;
         link.last_ping = Some(now);
-        link.is_questioned = false;
         link.outstanding.push_back((number, now));
         if link.outstanding.len() > OUTSTANDING_MAX {
             link.outstanding.pop_front();
@@ -100,11 +124,14 @@ impl Links {
         let at = link.outstanding.iter().position(|&(sent, _)| sent == number)?;
         let (_, sent) = link.outstanding[at];
         link.outstanding.drain(..=at);
+        self.open.remove(&id);
         link.unanswered_since = None;
         link.answered = Some(now);
         link.heard = Some(now);
         link.backoff = 1;
-        link.next_ping = (sent + period).max(now + period / 4);
+        // Not exactly a period: the observers of a member must not ask in step, so that one of them finds a death out early.
+        let tenths = (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % 5;
+        link.next_ping = (sent + period * (8 + tenths as u32) / 10).max(now + period / 4);
         if !link.reachable {
             link.reachable = true;
             self.version += 1;
@@ -126,15 +153,15 @@ impl Links {
     /// There is reason to doubt, or to hope, that the member can be reached: ask it now.
     pub(super) fn question(&mut self, now: Moment, id: NodeId) {
         let retry = self.period / 4;
+        self.open.insert(id);
         let link = self.links.entry(id).or_default();
-        link.is_questioned = true;
         link.next_ping = link.next_ping.min(link.last_ping.map_or(now, |last| (last + retry).max(now)));
         link.backoff = 1;
     }
 
-    /// Gives up members whose answers are overdue. Returns those that became unreachable.
-    pub(super) fn expire(&mut self, now: Moment, asked: &BTreeSet<NodeId>) {
-        for id in asked {
+    /// Gives up members whose answers are overdue.
+    pub(super) fn expire(&mut self, now: Moment) {
+        for id in &self.open {
             let Some(link) = self.links.get_mut(id) else { continue };
             if link.reachable && link.unanswered_since.is_some_and(|since| now.since(since) >= self.patience)
             {
@@ -155,12 +182,6 @@ impl Links {
     /// Whether this node can reach the member now.
     pub(super) fn is_reachable(&self, id: NodeId) -> bool {
         self.links.get(&id).is_some_and(|link| link.reachable)
-    }
-
-    /// Whether it should be asked, or is being asked: it was never reached, or there is doubt.
-    pub(super) fn is_open(&self, id: NodeId) -> bool {
-        let is_open = |link: &Link| !link.reachable || link.is_questioned || link.unanswered_since.is_some();
-        self.links.get(&id).is_none_or(is_open)
     }
 
     /// For how long pings have gone unanswered; zero if the last one was answered.
@@ -184,19 +205,12 @@ impl Links {
         self.links.get(&id).map_or(Moment::default(), |link| link.next_ping)
     }
 
-    /// When something about it changes if no answer comes: it is to be asked again, or is given up.
-    pub(super) fn deadline(&self, id: NodeId) -> Moment {
-        let Some(link) = self.links.get(&id) else { return Moment::default() };
-        let given_up = match link.unanswered_since {
-            Some(since) if link.reachable => since + self.patience,
+    /// When the member is given up if no answer comes.
+    pub(super) fn given_up_at(&self, id: NodeId) -> Moment {
+        match self.links.get(&id) {
+            Some(Link { reachable: true, unanswered_since: Some(since), .. }) => *since + self.patience,
             _ => Moment::NEVER,
-        };
-        given_up.min(link.next_ping)
-    }
-
-    /// Forgets a member that is no longer in the book.
-    pub(super) fn retain(&mut self, keep: impl Fn(NodeId) -> bool) {
-        self.links.retain(|&id, _| keep(id));
+        }
     }
 
     /// Changes whenever somebody becomes reachable or unreachable.
@@ -219,10 +233,6 @@ mod tests {
         Links::new(Duration::from_secs(1), Duration::from_secs(2), 100)
     }
 
-    fn expire(links: &mut Links, now: Moment) {
-        links.expire(now, &BTreeSet::from([PEER]));
-    }
-
     #[test]
     fn only_an_answer_to_an_own_ping_makes_a_member_reachable() {
         let mut links = links();
@@ -240,15 +250,17 @@ mod tests {
         let mut links = links();
         let number = links.ping(at(0), PEER, false);
         links.answered(at(10), PEER, number);
-        assert_eq!(links.next_ping(PEER), at(1_000));
+        let next = links.next_ping(PEER);
+        assert!(next >= at(800) && next <= at(1_200), "{next:?}");
+        links.links.get_mut(&PEER).unwrap().next_ping = at(1_000);
         for ms in [1_000, 1_500, 2_000] {
             assert_eq!(links.next_ping(PEER), at(ms));
             links.ping(at(ms), PEER, false);
-            expire(&mut links, at(ms));
+            links.expire(at(ms));
             assert!(links.is_reachable(PEER));
         }
-        assert_eq!(links.deadline(PEER), at(2_500));
-        expire(&mut links, at(2_500));
+        assert_eq!(links.given_up_at(PEER), at(2_500));
+        links.expire(at(2_500));
         assert!(!links.is_reachable(PEER));
     }
 
@@ -258,7 +270,7 @@ mod tests {
         links.ping(at(0), PEER, false);
         let second = links.ping(at(500), PEER, false);
         assert!(links.answered(at(600), PEER, second).is_some());
-        expire(&mut links, at(2_000));
+        links.expire(at(2_000));
         assert!(links.is_reachable(PEER));
         assert_eq!(links.unanswered(at(2_000), PEER), Duration::ZERO);
     }
@@ -286,7 +298,7 @@ mod tests {
         links.answered(at(10), PEER, number);
         links.ping(at(1_000), PEER, false);
         links.forgive(Duration::from_secs(300));
-        expire(&mut links, at(301_500));
+        links.expire(at(301_500));
         assert!(links.is_reachable(PEER));
     }
 }

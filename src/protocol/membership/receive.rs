@@ -45,7 +45,7 @@ impl Membership {
             // A member speaks as to a member. It does not know that this node is none; it will.
             _ if message.cluster.is_some() => steps.push(founding.introduction(from, now, rng)),
             Body::Candidate { found, replicas, entries } => {
-                founding.on_candidate(now, from, found, replicas, entries, rng, &mut steps);
+                founding.on_candidate(now, from, (found, replicas), entries, rng, &mut steps);
             }
             Body::Propose { ballot, replicas, founders } => {
                 let bond = Bond { proposer: from, ballot, replicas, founders };

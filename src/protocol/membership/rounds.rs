@@ -1,6 +1,5 @@
 //! What time does.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::detector::Judgement;
@@ -20,7 +19,7 @@ pub(super) const TROUBLE_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// Different troubles that people are told of within that time.
 pub(super) const TROUBLES_MAX: usize = 64;
 
-/// Members that a node looks after at once although it does not watch them: those that it has not reached yet, or no longer.
+/// Pings a period to members that a node looks after although it does not watch them: those that it has not reached yet, or no longer.
 const EXTRAS_MAX: usize = 32;
 
 /// Helpers that are asked to reach a silent member.
@@ -44,17 +43,12 @@ impl Membership {
             }
             return;
         }
-        let active = self.active();
-        self.links.expire(now, &active);
+        self.links.expire(now);
         if self.next_round <= now {
             self.next_round = self.one_period_on();
             self.round(out);
         }
-        for &id in &active {
-            if self.links.next_ping(id) <= now {
-                self.ping(id, out);
-            }
-        }
+        self.ping_whom_is_due(out);
         for judgement in self.detector.judge(now, &self.watched, &self.book, &self.links) {
             match judgement {
                 Judgement::Ask(id) => self.ask_others(id, out),
@@ -96,6 +90,7 @@ impl Membership {
     /// Once a period.
     fn round(&mut self, out: &mut Vec<Effect>) {
         let now = self.now.monotonic;
+        self.extras_left = EXTRAS_MAX;
         self.clocks.expire(now);
         self.detector.look_inward(now, &self.watched, &self.book, &self.links);
         let live = self.live();
@@ -130,20 +125,27 @@ impl Membership {
         }
     }
 
-    /// The members whose answers this node waits for: those that it watches, and some of those that it cannot reach, longest due first.
-    fn active(&self) -> BTreeSet<NodeId> {
-        let is_extra = |id: NodeId| {
-            id != self.id
-                && !self.watched.contains(&id)
-                && self.book.health(id) != Some(Health::Stopped)
-                && self.links.is_open(id)
-        };
-        let ids = self.book.iter().map(|news| news.entry.id);
+    /// Asks those that this node watches, and as many as the period allows of those that it has not reached.
+    fn ping_whom_is_due(&mut self, out: &mut Vec<Effect>) {
+        let now = self.now.monotonic;
+        let is_due = |id: &NodeId| self.links.next_ping(*id) <= now;
+        let watched: Vec<NodeId> = self.watched.iter().copied().filter(is_due).collect();
         let mut extras: Vec<(Moment, NodeId)> =
-            ids.filter(|&id| is_extra(id)).map(|id| (self.links.next_ping(id), id)).collect();
+            self.extras().filter(is_due).map(|id| (self.links.next_ping(id), id)).collect();
         extras.sort_unstable();
-        extras.truncate(EXTRAS_MAX);
-        self.watched.iter().copied().chain(extras.into_iter().map(|(_, id)| id)).collect()
+        extras.truncate(self.extras_left);
+        self.extras_left -= extras.len();
+        for id in watched.into_iter().chain(extras.into_iter().map(|(_, id)| id)) {
+            self.ping(id, out);
+        }
+    }
+
+    /// Those that this node does not watch, but must reach before it can call them reachable.
+    fn extras(&self) -> impl Iterator<Item = NodeId> {
+        self.links.open().filter(|id| {
+            !self.watched.contains(id)
+                && self.book.health(*id).is_some_and(|health| health != Health::Stopped)
+        })
     }
 
     pub(super) fn ping(&mut self, id: NodeId, out: &mut Vec<Effect>) -> u64 {
@@ -170,7 +172,10 @@ impl Membership {
             return self.next_round;
         }
         let now = self.now.monotonic;
-        let links = self.active().into_iter().map(|id| self.links.deadline(id)).min();
+        let pings = self.watched.iter().map(|&id| self.links.next_ping(id)).min();
+        let extras = self.extras().map(|id| self.links.next_ping(id)).filter(|_| self.extras_left > 0).min();
+        let given_up = self.links.open().map(|id| self.links.given_up_at(id)).min();
+        let links = [pings, extras, given_up].into_iter().flatten().min();
         let judgement = if self.detector.is_busy() { now + self.config.period / 10 } else { Moment::NEVER };
         let rumours = self.dissemination.due().unwrap_or(Moment::NEVER);
         [self.next_round, links.unwrap_or(Moment::NEVER), judgement, rumours, self.lines_due()]

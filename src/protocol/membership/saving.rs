@@ -209,8 +209,9 @@ impl Membership {
 
     /// Remembers the seeds, so that a node that is started without them once does not found a cluster of its own.
     pub(super) fn save_seeds(&mut self, out: &mut Vec<Effect>) {
-        let seeds: Vec<_> =
-            self.seeds.iter().map(|&seed| (MetaKey::Seed(seed), Some(Bytes::new()))).collect();
+        let old = self.old_seeds.drain(..).map(|seed| (MetaKey::Seed(seed), None));
+        let mut seeds: Vec<_> = old.collect();
+        seeds.extend(self.seeds.iter().map(|&seed| (MetaKey::Seed(seed), Some(Bytes::new()))));
         if !seeds.is_empty() {
             self.persist(Purpose::Seeds, seeds, out);
         }

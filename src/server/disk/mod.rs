@@ -33,11 +33,11 @@ pub use self::directory::OpenError;
 use self::log::FoundLog;
 use self::sled::SledStore;
 use self::worker::{Event, FeederJob, Reporter, Worker, WriterJob};
-use crate::protocol::causality::Refusal;
+use crate::protocol::causality::{Applied, Refusal};
 use crate::protocol::ring::slot::{SLOTS, Slot};
 use crate::protocol::storage::engine::Engine;
 use crate::protocol::storage::log::Group;
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey};
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored};
 use crate::protocol::storage::store::StoreError;
 use crate::protocol::storage::sums::Sums;
 
@@ -200,7 +200,30 @@ impl Disk {
             () if self.is_saturated() => Some(Refusal::Overloaded),
             () => None,
         });
+        if let Some(reply) = self.distrust(&request) {
+            replies.push(reply);
+            return Ok(());
+        }
         self.engine.submit(request, replies).map_err(|StoreError(reason)| self.poison(reason))
+    }
+
+    /// What the store holds of a slot that failed its verification is no reply, never *absent*: the slot does not vote,
+    /// and nothing is built on it.
+    fn distrust(&self, request: &DiskRequest) -> Option<DiskReply> {
+        let untrusted = self.untrusted_slots();
+        match request {
+            DiskRequest::Update { ticket, slot, .. } if untrusted.contains(slot) => {
+                Some(DiskReply::Applied {
+                    ticket: *ticket,
+                    lsn: Lsn::default(),
+                    applied: Applied::Refused(Refusal::Lost),
+                })
+            }
+            DiskRequest::Read { ticket, slot, .. } if untrusted.contains(slot) => {
+                Some(DiskReply::Read { ticket: *ticket, lsn: Lsn::default(), stored: Stored::Lost })
+            }
+            _ => None,
+        }
     }
 
     /// Gives the threads what there is to do, if they are idle.

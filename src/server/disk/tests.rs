@@ -183,6 +183,16 @@ fn a_store_that_lost_records_is_found_out_slot_by_slot() {
     let mut disk = open(folder.path());
     wait_until(&mut disk, Disk::is_verified);
     assert!(disk.untrusted_slots().iter().eq([&slot]));
+    // Such a slot does not vote: neither its absent key nor any other is answered, and nothing is written to it.
+    let mut replies = Vec::new();
+    disk.submit(DiskRequest::Read { ticket: Ticket(1), slot, key: key(7) }, &mut replies).unwrap();
+    assert!(matches!(replies.pop(), Some(DiskReply::Read { stored: Stored::Lost, .. })));
+    let change = put(1_000, Some(b"v"));
+    disk.submit(DiskRequest::Update { ticket: Ticket(2), slot, key: key(7), change }, &mut replies).unwrap();
+    assert!(matches!(
+        replies.pop(),
+        Some(DiskReply::Applied { applied: Applied::Refused(Refusal::Lost), .. })
+    ));
 }
 
 /// sled itself opens most damaged files without a word and without some or all of their keys.

@@ -16,7 +16,7 @@ use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::MetaKey;
 use crate::protocol::time::{Moment, Now, WallTime};
 use crate::protocol::wire::client::Health;
-use crate::protocol::wire::gossip::{Body, GOSSIP_BYTES_MAX, Gossip};
+use crate::protocol::wire::gossip::{GOSSIP_BYTES_MAX, Gossip};
 use crate::protocol::wire::peer::PeerMessage;
 
 enum Event {
@@ -146,6 +146,11 @@ impl Network {
         membership.start(now, &mut out);
         host.membership = Some(membership);
         self.carry_out(id, out);
+    }
+
+    /// As if the disk that knows it had been set back.
+    pub(super) fn forget_incarnation(&mut self, id: NodeId) {
+        self.hosts.get_mut(&id).unwrap().incarnation = Incarnation(0);
     }
 
     pub(super) fn crash(&mut self, id: NodeId) {
@@ -369,11 +374,6 @@ impl Network {
     }
 
     pub(super) fn troubles(&self, id: NodeId) -> Vec<&str> {
-        let text = |(_, notice): &'_ (u64, Notice)| match notice {
-            Notice::Trouble(text) => Some(text.clone()),
-            _ => None,
-        };
-        let _ = text;
         self.hosts[&id]
             .notices
             .iter()
@@ -395,12 +395,5 @@ impl Network {
             }
         }
         text
-    }
-
-    /// Waits for a message of a kind to be under way, then does nothing more: for stories.
-    pub(super) fn is_under_way(&self, is_it: impl Fn(&Body) -> bool) -> bool {
-        self.queue
-            .values()
-            .any(|event| matches!(event, Event::Deliver { message, .. } if is_it(&message.body)))
     }
 }

@@ -149,15 +149,21 @@ mod tests {
         assert_eq!(neg_log2(1 << 40), 24 * ONE);
         assert_eq!(neg_log2(0), 64 * ONE);
         assert_eq!(neg_log2(1), 64 * ONE);
-        // The compiled table against the platform's logarithm, which may differ in its last bits; hence the margin.
+        // log2(1.5), log2(1.25) and log2(1.999), computed elsewhere.
+        for (numerator, log) in
+            [(1_500, 0.584_962_500_721), (1_250, 0.321_928_094_887), (1_999, 0.999_278_472_083)]
+        {
+            let mantissa = (numerator << 63) / 1_000_u128;
+            let found = log2_of_mantissa(mantissa as u64) as f64 / ONE as f64;
+            assert!((found - log).abs() < 1e-10, "{numerator}: {found}");
+        }
+        // The table with its interpolation, against the logarithm taken bit by bit.
         for k in 1..2_000_u64 {
-            let h = mix(k) >> (k % 50);
-            let ours = neg_log2(h) as f64 / ONE as f64;
-            let exact = 64.0 - (h.max(1) as f64).log2();
-            assert!(
-                (ours - exact).abs() <= exact / (2 * SEGMENTS) as f64 + 1e-9,
-                "{h:x}: {ours} and {exact}"
-            );
+            let h = (mix(k) >> (k % 50)).max(1);
+            let zeros = u64::from(h.leading_zeros());
+            let exact = (zeros + 1) * ONE - log2_of_mantissa(h << zeros);
+            let error = neg_log2(h).abs_diff(exact);
+            assert!(error <= exact / (2 * SEGMENTS) as u64 + 64, "{h:x}: {error} off {exact}");
         }
     }
 

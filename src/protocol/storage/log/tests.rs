@@ -52,7 +52,7 @@ fn scan(segments: &[(u64, &[u8])]) -> Result<Scan, Untrusted> {
     Ok(scanner.finish())
 }
 
-/// Rewritten with `STARLING_REWRITE_GOLDEN=1 cargo test`, reviewed as a diff.
+/// Rewritten with `STARLING_BLESS=1 cargo test`, reviewed as a diff.
 #[test]
 fn the_bytes_of_a_group_are_pinned() {
     let mut group = Group::new(Lsn(41));
@@ -68,7 +68,7 @@ fn the_bytes_of_a_group_are_pinned() {
         .map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ") + "\n")
         .collect();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/log-group-v1.hex");
-    if std::env::var_os("STARLING_REWRITE_GOLDEN").is_some() {
+    if std::env::var_os("STARLING_BLESS").is_some() {
         std::fs::write(path, &dump).unwrap();
     }
     assert_eq!(dump, std::fs::read_to_string(path).unwrap());

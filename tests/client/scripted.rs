@@ -387,6 +387,7 @@ pub(crate) fn status(index: usize) -> Answer {
 }
 
 /// Waits until `look` finds something, for ten seconds at most.
+#[expect(clippy::disallowed_methods, reason = "a test that waits for the real world needs a real clock")]
 pub(crate) fn poll<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
