@@ -119,30 +119,13 @@ impl Put {
     }
 
     fn gathered(&mut self, gathered: Gathered, scope: &mut Scope<'_>) -> Progress {
-        let Gathered { record, replies, .. } = gathered;
+        let Gathered { record, .. } = gathered;
         let is_blind_delete = self.write.value.is_none() && self.write.context.is_none();
         if is_blind_delete {
-            let seen = record.as_ref().filter(|record| !record.values().is_empty());
-            let is_done =
-                record.as_ref().is_some_and(|r| r.operations().find(self.write.operation).is_some());
-            match seen {
-                Some(record) => self.context = record.context().clone(),
-                // There is nothing to delete, and a tombstone of nothing would be in the way of others.
-                None if !is_done => {
-                    let written = Written {
-                        outcome: Outcome::Committed,
-                        context: record.as_ref().map(|record| scope.seal(record, &self.write.key)),
-                        dot: None,
-                        siblings: record.map_or(0, |record| record.siblings().len() as u32),
-                        acks: replies,
-                        hinted: Vec::new(),
-                        problem: None,
-                    };
-                    scope.answer(self.origin, Answer::Written(written));
-                    return Progress::Done;
-                }
-                None => {}
-            }
+            // Also where there is nothing to delete a tombstone is written: it carries the mark of the operation. Without
+            // it another attempt, one that waited in a paused node or went another way, would find no trace of this one
+            // and delete what was written after the client had its answer.
+            self.context = record.as_ref().map(|record| record.context().clone()).unwrap_or_default();
         }
         self.apply(record, scope)
     }
