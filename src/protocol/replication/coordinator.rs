@@ -1,6 +1,6 @@
 //! The operations that a node runs for clients.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -79,6 +79,35 @@ pub struct Coordinator {
     next: u64,
     waiting: BTreeMap<RequestId, Waiting>,
     due: BTreeSet<(Moment, RequestId)>,
+    passed_on: PassedOn,
+}
+
+/// How many operations that other nodes passed on are remembered.
+const PASSED_ON_MAX: usize = 8_192;
+
+/// An Idempotent Receiver (*Patterns of Distributed Systems*) for what other nodes pass on: a message may come twice, and
+/// when the first copy was refused and answered *not applied*, the second one must not be executed.
+#[derive(Debug, Default)]
+struct PassedOn {
+    known: BTreeSet<(NodeId, RequestId)>,
+    order: VecDeque<(NodeId, RequestId)>,
+}
+
+impl PassedOn {
+    /// Takes note of one; tells whether it is new. Senders number their requests from a random start, so that those of
+    /// two lives of a node do not meet.
+    fn is_new(&mut self, node: NodeId, request: RequestId) -> bool {
+        let is_new = self.known.insert((node, request));
+        if is_new {
+            self.order.push_back((node, request));
+        }
+        if self.order.len() > PASSED_ON_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        is_new
+    }
 }
 
 #[derive(Debug)]
@@ -92,12 +121,22 @@ impl Coordinator {
     /// be taken for answers to this one.
     #[must_use]
     pub fn new(rng: &mut Rng) -> Coordinator {
-        Coordinator { next: rng.bits() >> 1, waiting: BTreeMap::new(), due: BTreeSet::new() }
+        Coordinator {
+            next: rng.bits() >> 1,
+            waiting: BTreeMap::new(),
+            due: BTreeSet::new(),
+            passed_on: PassedOn::default(),
+        }
     }
 
     /// Begins an operation. One that came from another node is executed here and never passed on again.
     pub fn start(&mut self, origin: Origin, ask: Request, patience: Duration, scope: &mut Scope<'_>) {
         let Some(key) = key_of(&ask) else { return };
+        if let Origin::Peer { node, request } = &origin
+            && !self.passed_on.is_new(*node, *request)
+        {
+            return;
+        }
         if let Err(problem) = check_key(key, scope.limits.key_bytes_max) {
             return scope.answer(origin, refusal(&ask, problem));
         }
