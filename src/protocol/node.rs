@@ -402,7 +402,7 @@ impl Node {
     fn look_at_the_ring(&mut self, out: &mut Vec<Output>) {
         let Some(cluster) = self.membership.cluster() else { return };
         let was_serving = self.view.is_some();
-        self.view = RingView::build(cluster.id, cluster.replicas, self.membership.entries());
+        self.view = RingView::build(cluster.id, cluster.replicas, self.membership.ring_members());
         if !was_serving && self.is_serving() {
             out.push(Output::Notice(Notice::Serving));
         }

@@ -408,6 +408,7 @@ impl DiskSettings {
             backlog_bytes_max: self.backlog_bytes_max.unwrap_or(default.backlog_bytes_max),
             free_space_floor: self.free_space_floor_bytes.unwrap_or(default.free_space_floor),
             cache_bytes: self.cache_bytes.unwrap_or(default.cache_bytes),
+            ..default
         })
     }
 }
