@@ -43,6 +43,9 @@ const LAST_PART_MAX: Duration = Duration::from_secs(60);
 /// How often in a row a node may be woken in one virtual millisecond without anything else happening.
 const WAKES_IN_A_ROW_MAX: u32 = 2_000;
 
+/// How much may happen in one virtual millisecond.
+const EVENTS_IN_A_ROW_MAX: u32 = 50_000;
+
 /// Something that is going to happen.
 enum Event {
     Deliver { to: usize, boot: u64, from: NodeId, message: Box<PeerMessage> },
@@ -92,6 +95,7 @@ pub(super) struct World {
     violations: Vec<Violation>,
     is_safe: bool,
     wakes_in_a_row: (u64, u32),
+    events_in_a_row: (u64, u32),
     #[cfg(test)]
     planted: super::planted::Bench,
 }
@@ -157,6 +161,7 @@ impl World {
             violations: Vec::new(),
             is_safe: true,
             wakes_in_a_row: (0, 0),
+            events_in_a_row: (0, 0),
         }
     }
 
@@ -235,6 +240,13 @@ impl World {
             let Some(Reverse(Scheduled { at, event, .. })) = self.heap.pop() else { return };
             self.now = at;
             self.counts.events += 1;
+            let millisecond = at.0 / 1_000;
+            let (last, count) = self.events_in_a_row;
+            self.events_in_a_row = (millisecond, if last == millisecond { count + 1 } else { 0 });
+            if count > EVENTS_IN_A_ROW_MAX {
+                let what = "the world does not get on: too much happens in one millisecond";
+                self.violations.push(Violation::general(Invariant::Sane, what));
+            }
             self.happen(event);
         }
     }

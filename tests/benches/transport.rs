@@ -9,6 +9,8 @@
 //! next request for every answer. Processor time is that of the process, which holds both ends.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run has nothing better to say")]
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
+
 use std::time::{Duration, Instant};
 
 use async_std::task;
