@@ -216,7 +216,7 @@ async fn worker(load: Arc<Load>, number: u32) -> Result<(Histogram<u64>, Histogr
         (histogram().map_err(|_| "no histogram")?, histogram().map_err(|_| "no histogram")?);
     let share = load.keys.div_ceil(load.in_flight).max(1);
     let mut contexts = vec![None; share as usize];
-    let even = Cell::new(number % 2 == 0);
+    let even = Cell::new(number.is_multiple_of(2));
     while Instant::now() < load.until {
         let at = rng.below(u64::from(share)) as u32;
         // With fewer keys than workers some share a key; then siblings arise and are read away.
