@@ -210,7 +210,7 @@ fn a_node_that_cannot_start_says_why() {
     let (data, other) = (place.text("data"), place.text("other"));
     let free = free_address().to_string();
     place.run(&["node", "--data", &data, "--name", "n1", "--listen", &free]).failed(1, "data");
-    place.run(&["node", "--data", &other, "--name", "n2", "--listen", &address]).failed(1, &address);
+    place.run(&["node", "--data", &other, "--name", "n2", "--listen", &address]).failed(1, "is in use");
     let config = place.write("node.toml", b"data = 'x'\nseed = ['a:1']\n");
     place.run(&["node", "--config", &config]).failed(1, "unknown field `seed`").failed(1, "`seeds`");
     place.run(&["node", "--listen", &free]).failed(1, "--data DIR");
