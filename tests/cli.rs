@@ -136,7 +136,6 @@ fn a_shell_answers_every_line_in_order_and_survives_bad_ones() {
     assert_eq!(ask(&format!("put 'my key' v2 context={context}"))["siblings"], 1);
     assert_eq!(ask("delete 'my key'")["op"], "delete");
     assert_eq!(ask("get absent r=1 atomic")["outcome"], "ok");
-    drop(ask);
     drop(input);
     assert_eq!(child.wait().unwrap().code(), Some(1), "two lines were bad");
     let words = place.run_with(&["shell", "--connect", &address], "put a 1\nget a\n\nexit\nget b\n").ok();
