@@ -84,7 +84,7 @@ impl Node {
             // Gossip may have had to outbid an incarnation that somebody else claimed for this node.
             incarnation: last
                 .map_or(Incarnation::default(), |start| start.incarnation)
-                .max(recovered.incarnation_of(identity.node))
+                .max(recovered.incarnation_of(identity.node).unwrap_or_default())
                 .next(),
             actor: Actor(rng.bits()),
         };
@@ -98,7 +98,7 @@ impl Node {
         let mut desk = Desk::default();
         desk.ask(Errand::Start(start.actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
         let membership = Membership::new(&config, own, recovered, rng.fork());
-        let mut node = Node {
+        Ok(Node {
             life: Life::Starting,
             started_at: now.monotonic,
             incarnation: start.incarnation,
@@ -111,9 +111,7 @@ impl Node {
             counts: Counts::default(),
             rng,
             config,
-        };
-        node.look_at_the_ring(&mut Vec::new());
-        Ok(node)
+        })
     }
 }
 
