@@ -41,7 +41,7 @@ pub(super) async fn find(
     let mut begun = 0;
     while said.iter().any(Option::is_none) {
         if let Some(seed) = seeds.get(begun) {
-            async_std::task::spawn(try_seed(endpoint.clone(), *seed, begun, tell.clone()));
+            async_std::task::spawn(try_seed(endpoint.clone(), *seed, begun, until, tell.clone()));
             begun += 1;
         }
         let turn = if begun < seeds.len() { (clock::now() + STAGGER).min(until) } else { until };
@@ -67,22 +67,23 @@ pub(super) async fn find(
 
 type Told = (usize, Result<Found, String>);
 
-async fn try_seed(endpoint: Endpoint, seed: SocketAddr, index: usize, tell: Sender<Told>) {
-    let outcome = ask(&endpoint, seed).await;
+async fn try_seed(endpoint: Endpoint, seed: SocketAddr, index: usize, until: Instant, tell: Sender<Told>) {
+    // A seed that never answers would keep its link for ever.
+    let given_up = async {
+        Timer::at(until).await;
+        Err("it accepted the connection and never answered".to_owned())
+    };
+    let outcome = futures_lite::future::or(ask(&endpoint, seed, until), given_up).await;
     // Nobody listens any more if another seed was faster; the link closes when it is dropped.
     let _ = tell.send((index, outcome)).await;
 }
 
-async fn ask(endpoint: &Endpoint, seed: SocketAddr) -> Result<Found, String> {
+async fn ask(endpoint: &Endpoint, seed: SocketAddr, until: Instant) -> Result<Found, String> {
     let mut link = endpoint.connect(seed, Protocol::Client).await.map_err(|error| error.to_string())?;
     let asked = clock::now();
-    let limit = super::Deadlines::default().request;
     // Connections count their requests from 1, so this number is free on a link that is used on.
-    let frame = ClientFrame {
-        id: 0,
-        deadline_ms: clock::remaining_ms(asked, asked + limit),
-        request: Request::Topology,
-    };
+    let frame =
+        ClientFrame { id: 0, deadline_ms: clock::remaining_ms(asked, until), request: Request::Topology };
     link.sender.push(|out| codec::encode_into(&frame, out)).map_err(|error| error.to_string())?;
     let mut payloads: Vec<Bytes> = Vec::new();
     link.receiver.next_batch(&mut payloads).await.map_err(|error| error.to_string())?;

@@ -34,6 +34,10 @@ const REDIAL_MIN: Duration = Duration::from_millis(100);
 /// The longest such pause.
 const REDIAL_MAX: Duration = Duration::from_secs(5);
 
+/// A connection that was not used for this long is closed: a client should not hold a thousand connections to a large
+/// cluster because it once asked everybody something.
+const UNUSED_MAX: Duration = Duration::from_secs(120);
+
 /// See the module.
 pub(super) struct Cluster {
     pub(super) options: ConnectOptions,
@@ -154,6 +158,7 @@ impl Cluster {
             node,
             owner: owners.contains(&node),
             standing: state.standing(node, now),
+            connected: state.is_connected(node),
             tried: tried.iter().filter(|other| **other == node).count() as u32,
         };
         // In a large cluster nobody looks at everybody for each request: the owners do while one of them is well.
@@ -187,8 +192,9 @@ impl Cluster {
         }
     }
 
-    /// Dials, without a request, the nodes that were lost and whose pause is over. Tells when the next one is due.
-    pub(super) fn redial(self: &Arc<Cluster>) -> Option<Instant> {
+    /// Dials, without a request, the nodes that were lost and whose pause is over, and closes connections that nobody
+    /// uses. Tells when the next dial is due.
+    pub(super) fn tidy_up(self: &Arc<Cluster>) -> Option<Instant> {
         let now = clock::now();
         let mut due = Vec::new();
         let mut state = self.state();
@@ -199,6 +205,7 @@ impl Cluster {
                 peer.line = Line::Dialling { since: now, waiting: Vec::new() };
                 due.push(*node);
             }
+            peer.close_if_unused(now);
         }
         let next = nodes
             .values()
@@ -385,6 +392,10 @@ impl Drop for Cluster {
 }
 
 impl State {
+    fn is_connected(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|peer| matches!(peer.line, Line::Up(_)))
+    }
+
     fn standing(&self, node: NodeId, now: Instant) -> Standing {
         let told = if self.view.is_reachable(node) { Standing::Good } else { Standing::Doubtful };
         let Some(peer) = self.nodes.get(&node) else { return told };
@@ -400,6 +411,16 @@ impl State {
 }
 
 impl Peer {
+    fn close_if_unused(&mut self, now: Instant) {
+        let Line::Up(connection) = &self.line else { return };
+        if now.checked_sub(UNUSED_MAX).is_some_and(|long_ago| connection.is_unused_since(long_ago)) {
+            connection.close();
+            self.line = Line::Idle;
+            // Its end is no loss, and nothing is to be redialled.
+            self.generation += 1;
+        }
+    }
+
     fn set_back(&mut self) {
         let pause = REDIAL_MIN.saturating_mul(1 << self.failures.min(10)).min(REDIAL_MAX);
         self.failures += 1;

@@ -36,6 +36,8 @@ struct State {
     over: Option<Problem>,
     /// When the first request was sent after which nothing arrived.
     unanswered_since: Option<Instant>,
+    /// When the last request was sent, or the connection was opened.
+    used_at: Instant,
 }
 
 struct Waiting {
@@ -65,7 +67,13 @@ impl Connection {
     /// Takes over a link and begins to read from it, on a thread of async-std's. `on_end` runs once, after
     /// it is over.
     pub(super) fn start(link: Link, on_end: impl FnOnce() + Send + 'static) -> Arc<Connection> {
-        let state = State { next: 1, waiting: BTreeMap::new(), over: None, unanswered_since: None };
+        let state = State {
+            next: 1,
+            waiting: BTreeMap::new(),
+            over: None,
+            unanswered_since: None,
+            used_at: clock::now(),
+        };
         let connection = Arc::new(Connection { sender: link.sender, state: Mutex::new(state) });
         let reading = Arc::clone(&connection);
         async_std::task::spawn(async move {
@@ -98,6 +106,7 @@ impl Connection {
             let id = state.next;
             state.next += 1;
             state.unanswered_since.get_or_insert(now);
+            state.used_at = now;
             state.waiting.insert(id, Waiting { inbox: Arc::clone(&attempt.inbox), attempt: attempt.number });
             id
         };
@@ -107,7 +116,8 @@ impl Connection {
         let frame = ClientFrame { id, deadline_ms, request: attempt.request };
         if let Err(error) = self.sender.push(|out| codec::encode_into(&frame, out)) {
             // Whoever takes the entry out tells its end: here, or whoever noticed first that the link is over.
-            if let Some(waiting) = self.state().waiting.remove(&id) {
+            let waiting = self.state().waiting.remove(&id);
+            if let Some(waiting) = waiting {
                 let problem = unpushed(error);
                 waiting.inbox.deliver(Delivery { attempt: waiting.attempt, reply: Reply::NotSent(problem) });
             }
@@ -133,6 +143,12 @@ impl Connection {
             return false;
         }
         silence > SILENCE
+    }
+
+    /// Whether nobody waits for an answer, and nobody has asked anything since `moment`.
+    pub(super) fn is_unused_since(&self, moment: Instant) -> bool {
+        let state = self.state();
+        state.waiting.is_empty() && state.used_at < moment
     }
 
     /// Ends it from this side.

@@ -25,7 +25,7 @@ pub(super) async fn follow(cluster: Weak<Cluster>, refresh: Duration) {
         Timer::after(PAUSE).await;
         let Some(strong) = cluster.upgrade().filter(|cluster| !cluster.is_closed()) else { return };
         let stale = strong.staleness();
-        let redial_at = strong.redial();
+        let redial_at = strong.tidy_up();
         let now = clock::now();
         if strong.take_staleness() || now >= refresh_at {
             // A failure is no news: the old view stays, and the next round comes.

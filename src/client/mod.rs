@@ -227,9 +227,11 @@ impl Client {
         Put::new(Arc::clone(&self.cluster), bytes_of(key), None, None)
     }
 
-    /// Deletes what a reading showed. Values that came since then stay.
+    /// Deletes what a reading showed. Values that came since then stay. If it showed nothing, there is nothing to
+    /// delete, and the answer is [`NotApplied`](WriteError::NotApplied).
     pub fn delete_with(&self, seen: &Context) -> Put {
         Put::new(Arc::clone(&self.cluster), seen.key().clone(), None, seen.token().cloned())
+            .of_what_was_seen()
     }
 
     /// The members as this client believes them to be now, without asking anybody.

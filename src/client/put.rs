@@ -32,6 +32,8 @@ pub struct Put {
     key: Bytes,
     value: Option<Bytes>,
     context: Option<ContextToken>,
+    /// Without a context nothing is written. Nodes take a deletion without one for "delete whatever is there".
+    only_with_context: bool,
     options: WriteOptions,
 }
 
@@ -43,7 +45,7 @@ impl Put {
         context: Option<ContextToken>,
     ) -> Put {
         let options = WriteOptions::new(&cluster.options.deadlines);
-        Put { cluster, key, value, context, options }
+        Put { cluster, key, value, context, only_with_context: false, options }
     }
 
     /// How many owners must have it on disk. Default: a majority.
@@ -70,6 +72,11 @@ impl Put {
         self
     }
 
+    pub(super) fn of_what_was_seen(mut self) -> Put {
+        self.only_with_context = true;
+        self
+    }
+
     pub(super) fn options(mut self, options: WriteOptions) -> Put {
         self.options = options;
         self
@@ -77,7 +84,12 @@ impl Put {
 
     /// Runs it.
     pub(super) async fn run(self) -> Result<Receipt, WriteError> {
-        let Put { cluster, key, value, context, options } = self;
+        let Put { cluster, key, value, context, only_with_context, options } = self;
+        if only_with_context && context.is_none() {
+            let problem =
+                Problem::new(Code::BadRequest, "nothing was seen of the key, so there is nothing to delete");
+            return Err(WriteError::NotApplied { problem });
+        }
         let begun = clock::now();
         let nonce = cluster.with_rng(|rng| rng.bits());
         let operation = OperationId { started: cluster.view().time_at(begun), nonce };

@@ -21,24 +21,28 @@ pub(super) struct Candidate {
     /// Whether it owns the key. Other nodes pass requests on to an owner, which costs a hop.
     pub(super) owner: bool,
     pub(super) standing: Standing,
+    /// Whether there is a connection to it.
+    pub(super) connected: bool,
     /// How many attempts of this operation went to it.
     pub(super) tried: u32,
 }
 
-/// The node for the next attempt: untried before tried, owners before others unless no owner can be reached, in good
-/// standing before doubtful. Among equals at random, which spreads the load over the owners of a key and over all
-/// nodes.
+/// A node that is no owner is turned to when every owner was tried this often: it can only pass the request on to the
+/// same owners, which helps if it reaches them and this client does not.
+const OWNERS_FIRST: u32 = 3;
+
+/// A node that could not be reached is tried when all others were tried this often.
+const OTHERS_FIRST: u32 = 6;
+
+/// The node for the next attempt: untried before tried, owners before others, in good standing before doubtful. Among
+/// equal owners at random, which spreads the load; among equal others the ones with a connection, so that a client
+/// does not end up with a connection to every node of a large cluster.
 pub(super) fn choose(candidates: &[Candidate], rng: &mut Rng) -> Option<NodeId> {
     let rank = |candidate: &Candidate| {
-        let class = match (candidate.standing, candidate.owner) {
-            (Standing::Good, true) => 0,
-            (Standing::Doubtful, true) => 1,
-            (Standing::Good, false) => 2,
-            (Standing::Doubtful, false) => 3,
-            (Standing::Down, true) => 4,
-            (Standing::Down, false) => 5,
-        };
-        (candidate.tried, class)
+        let handicap = if candidate.owner { 0 } else { OWNERS_FIRST };
+        let down = if candidate.standing == Standing::Down { OTHERS_FIRST } else { 0 };
+        let new_connection = !candidate.owner && !candidate.connected;
+        (candidate.tried + handicap + down, candidate.standing, new_connection)
     };
     let best = candidates.iter().map(rank).min()?;
     let equals: Vec<NodeId> = candidates
@@ -53,10 +57,11 @@ pub(super) fn choose(candidates: &[Candidate], rng: &mut Rng) -> Option<NodeId> 
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::Standing::{Doubtful, Down, Good};
     use super::*;
 
     fn candidate(node: u64, owner: bool, standing: Standing, tried: u32) -> Candidate {
-        Candidate { node: NodeId(node), owner, standing, tried }
+        Candidate { node: NodeId(node), owner, standing, connected: false, tried }
     }
 
     fn chosen(candidates: &[Candidate]) -> BTreeSet<u64> {
@@ -66,7 +71,6 @@ mod tests {
 
     #[test]
     fn load_is_spread_over_the_owners_in_good_standing() {
-        use Standing::{Doubtful, Down, Good};
         let all = [
             candidate(1, true, Good, 0),
             candidate(2, true, Good, 0),
@@ -83,9 +87,30 @@ mod tests {
 
     #[test]
     fn whoever_was_tried_comes_after_whoever_was_not() {
-        use Standing::{Down, Good};
-        let all = [candidate(1, true, Good, 1), candidate(2, false, Down, 0)];
-        assert_eq!(chosen(&all), [2].into());
+        assert_eq!(chosen(&[candidate(1, true, Good, 1), candidate(2, true, Doubtful, 0)]), [2].into());
         assert_eq!(chosen(&[candidate(1, true, Good, 2), candidate(2, true, Good, 1)]), [2].into());
+    }
+
+    #[test]
+    fn others_come_in_when_the_owners_were_tried_in_vain_and_the_lost_last_of_all() {
+        let after = |tried| {
+            chosen(&[
+                candidate(1, true, Doubtful, tried),
+                candidate(2, false, Good, 0),
+                candidate(3, true, Down, 0),
+            ])
+        };
+        assert_eq!(after(2), [1].into());
+        assert_eq!(after(4), [2].into());
+        let lost = [candidate(1, true, Good, 7), candidate(2, false, Good, 4), candidate(3, true, Down, 0)];
+        assert_eq!(chosen(&lost), [3].into());
+    }
+
+    #[test]
+    fn connections_are_not_opened_to_everybody() {
+        let mut nodes: Vec<Candidate> = (1..=9).map(|node| candidate(node, false, Good, 0)).collect();
+        nodes[3].connected = true;
+        nodes[6].connected = true;
+        assert_eq!(chosen(&nodes), [4, 7].into());
     }
 }

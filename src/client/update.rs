@@ -111,7 +111,9 @@ pub(super) async fn run(
             return Ok(Updated::Written(receipt.clone()));
         }
         let edit = change(Round { values: reading.values(), first: round == 1 });
-        if edit == Edit::Keep {
+        // To delete what nobody has seen would be to delete whatever has come since.
+        let nothing_to_delete = edit == Edit::Delete && reading.context().has_seen_nothing();
+        if edit == Edit::Keep || nothing_to_delete {
             return Ok(match written {
                 None => Updated::Kept(reading),
                 Some(receipt) => Updated::Written(receipt),

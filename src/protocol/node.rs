@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::protocol::causality::{Applied, Refusal};
 use crate::protocol::codec;
-use crate::protocol::config::{CLOCK_SKEW_MAX, NodeConfig};
+use crate::protocol::config::NodeConfig;
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, RequestId, SessionId};
 use crate::protocol::input::Input;
 use crate::protocol::membership::{Effect, Membership, PersistToken};
@@ -17,11 +17,11 @@ use crate::protocol::replication::coordinator::{Coordinator, Event};
 use crate::protocol::replication::desk::{Desk, Errand, Vigil};
 use crate::protocol::replication::latency::Latency;
 use crate::protocol::replication::replica;
-use crate::protocol::replication::scope::{Origin, Peers, Scope};
+use crate::protocol::replication::scope::{Origin, Peers, Scope, node_time};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::view::RingView;
 use crate::protocol::rng::Rng;
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored};
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored, Ticket};
 use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::client::{Answer, Code, Problem, Request, Status, Topology};
 use crate::protocol::wire::peer::{Hello, PeerMessage, PeerRefusal};
@@ -88,7 +88,10 @@ impl Node {
             Input::Deadline => self.on_deadline(now, out),
             Input::Stop => self.on_stop(now, out),
         }
-        if self.life == Life::Stopping && self.coordinator.is_empty() && self.desk.is_idle() {
+        if self.author.is_doubted() {
+            self.forget_actor(out);
+        }
+        if self.life == Life::Stopping && self.coordinator.is_empty() && self.desk.is_empty() {
             self.life = Life::Stopped;
             out.push(Output::Notice(Notice::Stopped));
         }
@@ -144,7 +147,7 @@ impl Node {
     /// What the shell says first on every connection to a peer; `None` while it may not talk.
     #[must_use]
     pub fn hello(&self) -> Option<Hello> {
-        (self.life != Life::Starting).then(|| Hello {
+        matches!(self.life, Life::Running | Life::Stopping).then(|| Hello {
             node: self.id(),
             name: self.config.name.clone(),
             cluster: self.cluster(),
@@ -163,7 +166,7 @@ impl Node {
             PeerMessage::Gossip(gossip) => {
                 let mut effects = Vec::new();
                 self.membership.handle(now, from, gossip, &mut effects);
-                self.carry_out(effects, out);
+                self.carry_out(now, effects, out);
             }
             PeerMessage::Replicate { request, digest, epoch: _, actor, key, record } => {
                 self.counts.replicated += 1;
@@ -191,10 +194,6 @@ impl Node {
                 }
             }
             PeerMessage::Stored { request, entry } => {
-                if self.author.is_outrun(self.author.actor(), entry) {
-                    // The acknowledgement does not count: the owner may have dropped the write as already seen.
-                    return self.forget_actor(out);
-                }
                 self.tell(now, request, Event::Stored { from, entry }, out);
             }
             PeerMessage::Fetched { request, raised: _, committed: _, record } => {
@@ -204,7 +203,7 @@ impl Node {
                 if let PeerRefusal::OtherRing(entries) = &reason {
                     let mut effects = Vec::new();
                     self.membership.absorb(now, entries.clone(), &mut effects);
-                    self.carry_out(effects, out);
+                    self.carry_out(now, effects, out);
                 }
                 self.tell(now, request, Event::Refused { from, reason }, out);
             }
@@ -237,16 +236,7 @@ impl Node {
                 }
                 match self.scope(now, out) {
                     Some((coordinator, mut scope)) => {
-                        // Clocks that jumped back are cured by a new actor before the next dot.
-                        let is_ahead = scope.author.is_ready() && scope.author.must_be_replaced(now.wall);
-                        if !is_ahead {
-                            return coordinator.start(origin, request, patience, &mut scope);
-                        }
-                        self.forget_actor(out);
-                        Answer::Refused(Problem::new(
-                            Code::NotReady,
-                            "the node's clock jumped back; try again",
-                        ))
+                        return coordinator.start(origin, request, patience, &mut scope);
                     }
                     None => Answer::Refused(Problem::new(Code::NotReady, self.why_not_ready())),
                 }
@@ -256,35 +246,13 @@ impl Node {
     }
 
     fn on_disk(&mut self, now: Now, reply: DiskReply, out: &mut Vec<Output>) {
+        if self.life == Life::Stopped {
+            return;
+        }
         match reply {
-            DiskReply::Applied { ticket, lsn, applied } => match self.desk.fetch_errand(ticket) {
-                Some(Errand::Operation(request)) => {
-                    let is_logged = !matches!(applied, Applied::Refused(_));
-                    let forgot = matches!(
-                        applied,
-                        Applied::Refused(Refusal::Amnesia)
-                            | Applied::Adopted { amnesia: true, .. }
-                            | Applied::Changed { amnesia: true, .. }
-                    );
-                    self.tell(now, request, Event::Applied(applied), out);
-                    if is_logged {
-                        self.wait(now, lsn, Vigil::OwnWrite(request), out);
-                    }
-                    if forgot {
-                        self.forget_actor(out);
-                    }
-                }
-                Some(Errand::Replicate { from, request, actor }) => {
-                    let amnesia = self.scope(now, out).is_some_and(|(_, mut scope)| {
-                        replica::on_replicated(from, request, actor, lsn, applied, &mut scope)
-                    });
-                    if amnesia {
-                        self.forget_actor(out);
-                    }
-                }
-                Some(Errand::Fetch { .. } | Errand::Repair | Errand::Start(_) | Errand::Belief(_)) | None => {
-                }
-            },
+            DiskReply::Applied { ticket, lsn, applied } => {
+                self.on_applied(now, ticket, lsn, applied, out);
+            }
             DiskReply::Read { ticket, lsn, stored } => match self.desk.fetch_errand(ticket) {
                 Some(Errand::Operation(request)) => match stored {
                     Stored::Absent => self.wait(now, lsn, Vigil::OwnRead(request, None), out),
@@ -297,7 +265,7 @@ impl Node {
                     }
                 },
                 Some(Errand::Fetch { from, request }) => {
-                    if let Some((_, mut scope)) = self.scope(now, out) {
+                    if let Some((_, mut scope)) = self.any_scope(now, out) {
                         replica::on_read(from, request, lsn, stored, &mut scope);
                     }
                 }
@@ -313,6 +281,34 @@ impl Node {
                     self.on_durable(now, vigil, out);
                 }
             }
+        }
+    }
+
+    fn on_applied(&mut self, now: Now, ticket: Ticket, lsn: Lsn, applied: Applied, out: &mut Vec<Output>) {
+        let errand = self.desk.fetch_errand(ticket);
+        let is_amnesia = matches!(
+            applied,
+            Applied::Refused(Refusal::Amnesia)
+                | Applied::Adopted { amnesia: true, .. }
+                | Applied::Changed { amnesia: true, .. }
+        );
+        if is_amnesia {
+            self.author.doubt();
+        }
+        match errand {
+            Some(Errand::Operation(request)) => {
+                let is_logged = !matches!(applied, Applied::Refused(_));
+                self.tell(now, request, Event::Applied(applied), out);
+                if is_logged {
+                    self.wait(now, lsn, Vigil::OwnWrite(request), out);
+                }
+            }
+            Some(Errand::Replicate { from, request, actor }) => {
+                if let Some((_, mut scope)) = self.any_scope(now, out) {
+                    replica::on_replicated(from, request, actor, lsn, applied, &mut scope);
+                }
+            }
+            Some(Errand::Fetch { .. } | Errand::Repair | Errand::Start(_) | Errand::Belief(_)) | None => {}
         }
     }
 
@@ -334,21 +330,18 @@ impl Node {
                 if self.life == Life::Starting {
                     self.life = Life::Running;
                     out.push(Output::Notice(Notice::Started));
-                    if self.is_serving() {
-                        out.push(Output::Notice(Notice::Serving));
-                    }
                     let mut effects = Vec::new();
                     self.membership.start(now, &mut effects);
-                    self.carry_out(effects, out);
+                    self.carry_out(now, effects, out);
                 }
             }
             Vigil::Belief(token) => {
                 let mut effects = Vec::new();
                 self.membership.persisted(now, PersistToken(token), &mut effects);
-                self.carry_out(effects, out);
+                self.carry_out(now, effects, out);
             }
             Vigil::Stored { .. } | Vigil::Fetched { .. } => {
-                if let Some((_, mut scope)) = self.scope(now, out) {
+                if let Some((_, mut scope)) = self.any_scope(now, out) {
                     replica::on_durable(vigil, &mut scope);
                 }
             }
@@ -362,7 +355,7 @@ impl Node {
         if now.monotonic >= self.membership.next_deadline() {
             let mut effects = Vec::new();
             self.membership.tick(now, &mut effects);
-            self.carry_out(effects, out);
+            self.carry_out(now, effects, out);
         }
         if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
             coordinator.tick(&mut scope);
@@ -370,16 +363,24 @@ impl Node {
     }
 
     fn on_stop(&mut self, now: Now, out: &mut Vec<Output>) {
-        if self.life == Life::Running {
-            let mut effects = Vec::new();
-            self.membership.say_goodbye(now, &mut effects);
-            self.carry_out(effects, out);
+        match self.life {
+            // It has promised nothing to anybody, and it may not say a word.
+            Life::Starting => {
+                self.life = Life::Stopped;
+                out.push(Output::Notice(Notice::Stopped));
+            }
+            Life::Running => {
+                self.life = Life::Stopping;
+                let mut effects = Vec::new();
+                self.membership.say_goodbye(now, &mut effects);
+                self.carry_out(now, effects, out);
+            }
+            Life::Stopping | Life::Stopped => {}
         }
-        self.life = Life::Stopping;
     }
 
     /// Does what the membership wants done.
-    fn carry_out(&mut self, effects: Vec<Effect>, out: &mut Vec<Output>) {
+    fn carry_out(&mut self, now: Now, effects: Vec<Effect>, out: &mut Vec<Output>) {
         for effect in effects {
             match effect {
                 Effect::Send { to, message } => {
@@ -393,16 +394,24 @@ impl Node {
                     );
                 }
                 Effect::Notice(notice) => out.push(Output::Notice(notice)),
-                Effect::Changed | Effect::Founded => self.look_at_the_ring(out),
+                // Before it is founded, some of the members may be unknown, and theirs would be another ring.
+                Effect::Changed if self.view.is_none() => {}
+                Effect::Changed | Effect::Founded => self.look_at_the_ring(now, out),
             }
         }
     }
 
     /// Computes the ring anew from what is known of the members.
-    fn look_at_the_ring(&mut self, out: &mut Vec<Output>) {
+    fn look_at_the_ring(&mut self, now: Now, out: &mut Vec<Output>) {
         let Some(cluster) = self.membership.cluster() else { return };
-        let was_serving = self.view.is_some();
-        self.view = RingView::build(cluster.id, cluster.replicas, self.membership.entries());
+        let view = RingView::build(cluster.id, cluster.replicas, self.membership.ring_members());
+        // A ring that was there does not go away: operations under way would have nothing to end by.
+        let Some(view) = view else { return };
+        let was_serving = self.is_serving();
+        self.view = Some(view);
+        if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
+            coordinator.on_ring_change(&mut scope);
+        }
         if !was_serving && self.is_serving() {
             out.push(Output::Notice(Notice::Serving));
         }
@@ -414,7 +423,7 @@ impl Node {
         self.counts.amnesia += 1;
         out.push(Output::Notice(Notice::Amnesia));
         let actor = Actor(self.rng.bits());
-        self.author = Author::new(actor);
+        self.author.replace(actor);
         let start = Start { incarnation: self.incarnation, actor };
         let entries = vec![(MetaKey::Start, Some(codec::encode(&start).into()))];
         self.desk.ask(Errand::Start(actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
@@ -483,7 +492,7 @@ impl Node {
             cluster: self.cluster(),
             replicas: self.membership.cluster().map_or(self.config.replicas, |cluster| cluster.replicas),
             members: self.membership.members(),
-            time: now.wall,
+            time: node_time(now.wall, self.membership.clock_offset()),
             version: self.membership.version(),
         }
     }
@@ -530,7 +539,10 @@ impl Peers for Membership {
         Membership::entry(self, node).cloned()
     }
 
-    fn is_clock_off(&self) -> bool {
-        self.clock_offset().unsigned_abs() > CLOCK_SKEW_MAX.as_millis() as u64
+    fn clock_offset(&self) -> i64 {
+        Membership::clock_offset(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@
 mod cluster;
 mod outcomes;
 mod reading;
+#[cfg(feature = "server")]
+mod real;
 mod scripted;
 mod updates;
 

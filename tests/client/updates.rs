@@ -32,6 +32,10 @@ fn an_update_merges_all_siblings_and_writes_with_their_context() {
     assert_eq!(cluster.writes().len(), 2);
     block_on(client.update("set", |_: &[Bytes]| None::<Bytes>)).unwrap();
     assert!(block_on(client.get("set").into_future()).unwrap().is_deleted());
+    let writes = cluster.writes().len();
+    let kept = block_on(client.update("never written", |_: &[Bytes]| None::<Bytes>)).unwrap();
+    assert!(matches!(kept, Updated::Kept(_)), "{kept:?}");
+    assert_eq!(cluster.writes().len(), writes);
 }
 
 #[test]
@@ -100,6 +104,11 @@ fn the_context_of_a_reading_goes_with_its_own_key() {
             (key, None, None)
         ]
     );
+    // A context that has seen nothing deletes nothing: the nodes would take it for "delete whatever is there".
+    let nothing = Context::from_token("k", None);
+    let error = block_on(client.delete_with(&nothing).into_future()).unwrap_err();
+    assert!(matches!(error, WriteError::NotApplied { .. }), "{error}");
+    assert_eq!(cluster.writes().len(), 3);
     let first = &cluster.seen()[0].1.request;
     assert!(matches!(first, Request::Read(read) if read.r == Level::One && read.atomic));
 }

@@ -154,7 +154,7 @@ impl Founding {
             return;
         }
         if bond.proposer == self.own.id {
-            for id in bond.founders.ids().filter(|id| !self.confirmed.contains(id)) {
+            for id in bond.founders.ids().filter(|id| *id != self.own.id && !self.confirmed.contains(id)) {
                 let (ballot, replicas, founders) = (bond.ballot, bond.replicas, bond.founders.clone());
                 steps.push(Step::Say(id, Body::Propose { ballot, replicas, founders }));
             }

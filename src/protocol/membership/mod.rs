@@ -82,9 +82,11 @@ pub enum Effect {
     },
     /// Tell people.
     Notice(Notice),
-    /// What the ring is computed from changed, durably: build it anew from [`Membership::ring_members`].
+    /// What the ring is computed from changed, durably: build it anew from [`Membership::ring_members`]. Only after
+    /// `Founded`.
     Changed,
-    /// The cluster is known and durable, and so is everything that its ring needs: serve. Once per start.
+    /// The cluster is known and durable, and so is everything that its ring needs: build the ring from
+    /// [`Membership::ring_members`] and serve. Once per start.
     Founded,
 }
 
@@ -422,10 +424,11 @@ impl Membership {
         self.cluster.as_ref()
     }
 
-    /// The entries of the members that are in the ring, as this node has them on disk, by id. Complete once
-    /// [`Effect::Founded`] was given.
+    /// The entries of the members that are in the ring, as this node has them on disk, by id. Nobody before
+    /// [`Effect::Founded`] was given; then, everybody. Rings are built from these and not from
+    /// [`entries`](Membership::entries), which may hold what a crash would make this node forget.
     pub fn ring_members(&self) -> impl Iterator<Item = &Entry> {
-        self.settled.values().filter(|entry| entry.phase.stage == Stage::Active)
+        self.settled.values().filter(|entry| self.is_serving && entry.phase.stage == Stage::Active)
     }
 
     /// The own wall clock minus the median of all that are heard, in milliseconds: positive if this one is ahead.

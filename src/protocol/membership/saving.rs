@@ -74,7 +74,9 @@ impl Membership {
             Some(Purpose::Cluster(cluster, lines)) => self.belong_to(cluster, lines, out),
             Some(Purpose::Facts(entries)) => {
                 self.settled.extend(entries.into_iter().map(|entry| (entry.id, entry)));
-                out.push(Effect::Changed);
+                if self.is_serving {
+                    out.push(Effect::Changed);
+                }
                 self.serve_if_ready(out);
             }
             Some(Purpose::Outbid(own)) => {
@@ -154,11 +156,11 @@ impl Membership {
         }
         self.next_round = self.now.monotonic;
         self.spread(self.id);
-        out.push(Effect::Changed);
         self.serve_if_ready(out);
     }
 
-    /// Serves once the ring is complete: a ring of some of the founders would be another ring.
+    /// Serves once the ring is complete. A ring of some of the founders would be another ring, and a founder that knows of
+    /// nobody else yet would be a majority by itself.
     pub(super) fn serve_if_ready(&mut self, out: &mut Vec<Effect>) {
         let Some(cluster) = &self.cluster else { return };
         if !self.is_serving && cluster.founders.ids().all(|id| self.settled.contains_key(&id)) {

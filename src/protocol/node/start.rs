@@ -79,11 +79,15 @@ impl Node {
             return Err(StartError::AnotherName { found, wanted });
         }
         let last: Option<Start> = read(meta, &MetaKey::Start)?;
+        let recovered = Recovered::parse(meta).map_err(|error| StartError::Unreadable(error.to_string()))?;
         let start = Start {
-            incarnation: last.map_or(Incarnation::default(), |start| start.incarnation).next(),
+            // Gossip may have had to outbid an incarnation that somebody else claimed for this node.
+            incarnation: last
+                .map_or(Incarnation::default(), |start| start.incarnation)
+                .max(recovered.incarnation_of(identity.node).unwrap_or_default())
+                .next(),
             actor: Actor(rng.bits()),
         };
-        let recovered = Recovered::parse(meta).map_err(|error| StartError::Unreadable(error.to_string()))?;
         let remembered =
             recovered.members.iter().map(|news| &news.entry).find(|entry| entry.id == identity.node).cloned();
         let own = own_entry(&config, &identity, start.incarnation, remembered.as_ref(), out);
@@ -94,7 +98,7 @@ impl Node {
         let mut desk = Desk::default();
         desk.ask(Errand::Start(start.actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
         let membership = Membership::new(&config, own, recovered, rng.fork());
-        let mut node = Node {
+        Ok(Node {
             life: Life::Starting,
             started_at: now.monotonic,
             incarnation: start.incarnation,
@@ -107,9 +111,7 @@ impl Node {
             counts: Counts::default(),
             rng,
             config,
-        };
-        node.look_at_the_ring(&mut Vec::new());
-        Ok(node)
+        })
     }
 }
 

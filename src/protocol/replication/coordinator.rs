@@ -8,9 +8,12 @@ use super::explain::Explain;
 use super::forward::{Forward, key_of, refusal};
 use super::get::{Get, check_key};
 use super::put::Put;
+use super::receiver::Receiver;
 use super::scope::{Origin, Scope};
-use crate::protocol::causality::{Applied, Record};
+use crate::protocol::causality::{Applied, OPERATION_LIFETIME, Record};
 use crate::protocol::id::{NodeId, RequestId};
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::ring::view::{SlotDigest, SlotView};
 use crate::protocol::rng::Rng;
 use crate::protocol::time::{Moment, Timestamp};
 use crate::protocol::wire::client::{Answer, Code, Problem, Request};
@@ -51,6 +54,8 @@ pub enum Event {
         /// For the client.
         answer: Answer,
     },
+    /// The owners of the key, or their standing, are not what they were when the operation began.
+    RingChanged,
     /// The time of [`Operation::due`] has come.
     Deadline,
 }
@@ -79,25 +84,49 @@ pub struct Coordinator {
     next: u64,
     waiting: BTreeMap<RequestId, Waiting>,
     due: BTreeSet<(Moment, RequestId)>,
+    receiver: Receiver,
 }
 
 #[derive(Debug)]
 struct Waiting {
     operation: Box<dyn Operation>,
     due: Moment,
+    slot: Slot,
+    digest: SlotDigest,
 }
+
+/// Nobody is waited for longer than this, whatever the client says: what waits costs memory, and a write that old would
+/// not be recognised any more if it were tried again.
+const PATIENCE_MAX: Duration = OPERATION_LIFETIME;
 
 impl Coordinator {
     /// Numbers start anywhere: answers to a former life of this node, which were under way when it restarted, must not
     /// be taken for answers to this one.
     #[must_use]
     pub fn new(rng: &mut Rng) -> Coordinator {
-        Coordinator { next: rng.bits() >> 1, waiting: BTreeMap::new(), due: BTreeSet::new() }
+        Coordinator {
+            next: rng.bits() >> 1,
+            waiting: BTreeMap::new(),
+            due: BTreeSet::new(),
+            receiver: Receiver::default(),
+        }
     }
 
     /// Begins an operation. One that came from another node is executed here and never passed on again.
     pub fn start(&mut self, origin: Origin, ask: Request, patience: Duration, scope: &mut Scope<'_>) {
-        let Some(key) = key_of(&ask) else { return };
+        let Some(key) = key_of(&ask) else {
+            let message = "only reads, writes and explanations of a key can be passed on";
+            return scope.answer(origin, refusal(&ask, Problem::new(Code::BadRequest, message)));
+        };
+        if let (Origin::Peer { node, request }, Request::Write(write)) = (origin, &ask)
+            && !self.receiver.admit(node, request, write.attempt)
+        {
+            return;
+        }
+        if patience.is_zero() {
+            let message = "the deadline had passed before the request arrived; nothing was done";
+            return scope.answer(origin, refusal(&ask, Problem::new(Code::Timeout, message)));
+        }
         if let Err(problem) = check_key(key, scope.limits.key_bytes_max) {
             return scope.answer(origin, refusal(&ask, problem));
         }
@@ -106,9 +135,10 @@ impl Coordinator {
                 format!("{} requests are under way already; try again in a moment", self.waiting.len());
             return scope.answer(origin, refusal(&ask, Problem::new(Code::Overloaded, message)));
         }
+        let SlotView { slot, digest, .. } = scope.slot_of(key);
         let is_owner = scope.slot_of(key).is_owner(scope.own);
         let is_from_client = matches!(origin, Origin::Client { .. });
-        let deadline = scope.now.monotonic + patience;
+        let deadline = scope.now.monotonic + patience.min(PATIENCE_MAX);
         self.next += 1;
         let request = RequestId(self.next);
         let operation: Option<Box<dyn Operation>> = if is_owner && !(is_from_client && passes_on(&ask, scope))
@@ -128,7 +158,7 @@ impl Coordinator {
         if let Some(operation) = operation {
             let due = operation.due();
             self.due.insert((due, request));
-            self.waiting.insert(request, Waiting { operation, due });
+            self.waiting.insert(request, Waiting { operation, due, slot, digest });
         }
     }
 
@@ -157,6 +187,21 @@ impl Coordinator {
         }
     }
 
+    /// The ring is not what it was: tells every operation whose slot that concerns. What its owners agreed to under the
+    /// old ring does not add up with what they agree to under the new one.
+    pub fn on_ring_change(&mut self, scope: &mut Scope<'_>) {
+        let is_concerned = |waiting: &Waiting| scope.view.slot(waiting.slot).digest != waiting.digest;
+        let concerned: Vec<RequestId> = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| is_concerned(waiting))
+            .map(|(request, _)| *request)
+            .collect();
+        for request in concerned {
+            self.handle(request, Event::RingChanged, scope);
+        }
+    }
+
     /// When to call [`tick`](Coordinator::tick).
     #[must_use]
     pub fn next_deadline(&self) -> Moment {
@@ -167,6 +212,12 @@ impl Coordinator {
     #[must_use]
     pub fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// The number of the operation that began last.
+    #[cfg(test)]
+    pub(super) fn newest(&self) -> RequestId {
+        RequestId(self.next)
     }
 
     /// Whether nothing is under way.
@@ -180,7 +231,7 @@ impl Coordinator {
 /// older or newer to people than they are.
 fn passes_on(ask: &Request, scope: &Scope<'_>) -> bool {
     let Request::Write(write) = ask else { return false };
-    scope.peers.is_clock_off()
+    scope.is_clock_off()
         && scope
             .slot_of(&write.key)
             .read_set()
@@ -191,3 +242,6 @@ fn passes_on(ask: &Request, scope: &Scope<'_>) -> bool {
 fn boxed<T: Operation + 'static>(operation: Option<T>) -> Option<Box<dyn Operation>> {
     operation.map(|operation| Box::new(operation) as Box<dyn Operation>)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Who waits for the disk.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use crate::protocol::causality::Record;
 use crate::protocol::id::{Actor, NodeId, RequestId};
@@ -72,8 +72,10 @@ pub enum Vigil {
 #[derive(Debug, Default)]
 pub struct Desk {
     next: u64,
-    errands: BTreeMap<Ticket, Errand>,
-    vigils: BTreeMap<Lsn, Vec<Vigil>>,
+    /// In the order of the tickets, which is the order of the replies too: the one that is looked for is the first.
+    errands: VecDeque<(Ticket, Errand)>,
+    /// In the order of arrival. Usually every second one is released by each sync, so sorting them would not pay.
+    vigils: Vec<(Lsn, Vigil)>,
     durable: Lsn,
 }
 
@@ -87,13 +89,14 @@ impl Desk {
     ) {
         self.next += 1;
         let ticket = Ticket(self.next);
-        self.errands.insert(ticket, errand);
+        self.errands.push_back((ticket, errand));
         out.push(Output::Disk(request(ticket)));
     }
 
     /// What the request with this ticket was for; answers once.
     pub fn fetch_errand(&mut self, ticket: Ticket) -> Option<Errand> {
-        self.errands.remove(&ticket)
+        let at = self.errands.iter().position(|(known, _)| *known == ticket)?;
+        self.errands.remove(at).map(|(_, errand)| errand)
     }
 
     /// Gives the vigil back if the log is synced that far already, otherwise keeps it until it is.
@@ -101,20 +104,56 @@ impl Desk {
         if lsn <= self.durable {
             return Some(vigil);
         }
-        self.vigils.entry(lsn).or_default().push(vigil);
+        self.vigils.push((lsn, vigil));
         None
     }
 
-    /// The log is synced up to `through`: gives back who waited for that, in the order of the log.
+    /// The log is synced up to `through`: gives back who waited for that, in the order of arrival.
     pub fn synced(&mut self, through: Lsn) -> Vec<Vigil> {
         self.durable = self.durable.max(through);
-        let later = self.vigils.split_off(&Lsn(through.0 + 1));
-        std::mem::replace(&mut self.vigils, later).into_values().flatten().collect()
+        self.vigils.extract_if(.., |(lsn, _)| *lsn <= through).map(|(_, vigil)| vigil).collect()
+    }
+
+    /// How many wait for the disk.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.errands.len() + self.vigils.len()
     }
 
     /// Whether nothing waits for the disk.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.errands.is_empty() && self.vigils.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_errand_is_fetched_once() {
+        let (mut desk, mut out) = (Desk::default(), Vec::new());
+        let request = |ticket| DiskRequest::Meta { ticket, entries: Vec::new() };
+        desk.ask(Errand::Repair, request, &mut out);
+        desk.ask(Errand::Belief(7), request, &mut out);
+        assert_eq!(desk.fetch_errand(Ticket(2)), Some(Errand::Belief(7)));
+        assert_eq!(desk.fetch_errand(Ticket(2)), None);
+        assert_eq!(desk.fetch_errand(Ticket(3)), None);
+        assert_eq!((desk.len(), desk.fetch_errand(Ticket(1))), (1, Some(Errand::Repair)));
+        assert!(desk.is_empty());
+    }
+
+    #[test]
+    fn who_waits_is_released_by_the_sync_that_covers_it_and_not_before() {
+        let mut desk = Desk::default();
+        assert_eq!(desk.wait(Lsn(0), Vigil::Belief(0)), Some(Vigil::Belief(0)));
+        assert_eq!(desk.wait(Lsn(3), Vigil::Belief(3)), None);
+        assert_eq!(desk.wait(Lsn(1), Vigil::Belief(1)), None);
+        assert_eq!(desk.wait(Lsn(2), Vigil::Belief(2)), None);
+        assert_eq!(desk.synced(Lsn(2)), [Vigil::Belief(1), Vigil::Belief(2)]);
+        assert_eq!(desk.wait(Lsn(2), Vigil::Belief(4)), Some(Vigil::Belief(4)));
+        assert_eq!((desk.synced(Lsn(2)), desk.is_empty()), (vec![], false));
+        assert_eq!(desk.synced(Lsn(9)), [Vigil::Belief(3)]);
     }
 }

@@ -45,7 +45,8 @@ impl Explain {
             }
         }
         // A little before the client's own deadline, so that the answer still arrives.
-        let deadline = deadline.min(scope.now.monotonic + PATIENCE);
+        let now = scope.now.monotonic;
+        let deadline = now + (deadline.since(now) * 7 / 8).min(PATIENCE);
         Some(Explain { origin, key, owners, found: Vec::new(), deadline })
     }
 
@@ -95,6 +96,7 @@ impl Operation for Explain {
                 };
                 self.note(from, Err(problem), scope)
             }
+            Event::RingChanged => self.answer(scope),
             Event::Deadline if scope.now.monotonic >= self.deadline => self.answer(scope),
             _ => Progress::Pending,
         }

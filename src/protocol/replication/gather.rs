@@ -10,7 +10,7 @@ use super::scope::Scope;
 use crate::protocol::causality::Record;
 use crate::protocol::id::{NodeId, RequestId};
 use crate::protocol::time::Moment;
-use crate::protocol::wire::client::{Level, Problem};
+use crate::protocol::wire::client::{Code, Level, Problem};
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
 
 /// One round of questions to the owners of a key: as many as are needed at first, the others when one of those is slow
@@ -20,9 +20,9 @@ pub(super) struct Gather {
     request: RequestId,
     key: Bytes,
     quorum: Quorum,
-    asked: Vec<NodeId>,
+    /// Who was asked, and when first.
+    asked: Vec<(NodeId, Moment)>,
     replies: Vec<(NodeId, Option<Record>)>,
-    started: Moment,
     hedge_at: Moment,
     resend_at: Moment,
     pause: Duration,
@@ -59,7 +59,6 @@ impl Gather {
             quorum,
             asked: Vec::new(),
             replies: Vec::new(),
-            started: now,
             hedge_at: now + scope.latency.p95().max(scope.config.hedge_min),
             resend_at: now + scope.config.resend_after,
             pause: scope.config.resend_after,
@@ -68,20 +67,23 @@ impl Gather {
         Ok(gather)
     }
 
-    /// An owner replied.
+    /// An owner replied. Who was not asked is not heard.
     pub(super) fn on_reply(
         &mut self,
         from: NodeId,
         record: Option<Record>,
         scope: &mut Scope<'_>,
     ) -> Verdict {
-        if !self.replies.iter().any(|(node, _)| *node == from) {
+        let asked = self.asked.iter().find(|(node, _)| *node == from);
+        if let Some((_, at)) = asked
+            && !self.replies.iter().any(|(node, _)| *node == from)
+        {
             if from != scope.own {
-                scope.latency.note(scope.now.monotonic.since(self.started));
+                scope.latency.note(scope.now.monotonic.since(*at));
             }
             self.replies.push((from, record));
+            self.quorum.accept(from);
         }
-        self.quorum.accept(from);
         self.quorum.verdict()
     }
 
@@ -117,9 +119,9 @@ impl Gather {
             if !self.quorum.could_be_reached(|node| scope.can_reach(node)) {
                 return Verdict::Impossible;
             }
-            let silent: Vec<NodeId> = self.quorum.silent().filter(|node| self.asked.contains(node)).collect();
-            for node in silent {
-                if node != scope.own {
+            for node in self.quorum.silent() {
+                // The own disk loses no requests.
+                if node != scope.own && self.was_asked(node) && scope.can_reach(node) {
                     self.ask(node, scope);
                 }
             }
@@ -130,34 +132,50 @@ impl Gather {
 
     /// Why it cannot be done, for people.
     pub(super) fn problem(&self, scope: &Scope<'_>) -> Problem {
+        let lost = self.quorum.declined();
+        if !lost.is_empty() {
+            let names: Vec<String> = lost.iter().map(|node| scope.peers.name(*node)).collect();
+            let message = format!(
+                "{} of the key's owners have to reply, and the copy of {} is damaged; a lost copy is no answer",
+                self.quorum.need(),
+                names.join(", ")
+            );
+            return Problem::new(Code::RecordLost, message);
+        }
         scope.unavailable(scope.slot_of(&self.key).read_set(), self.quorum.need())
     }
 
     /// Merges what came.
     pub(super) fn finish(&mut self) -> Gathered {
-        let replies = std::mem::take(&mut self.replies);
-        let mut merged: Option<Record> = None;
-        for record in replies.iter().filter_map(|(_, record)| record.as_ref()) {
-            if let Some(merged) = &mut merged {
-                merged.merge(record);
-            } else {
-                merged = Some(record.clone());
+        let mut replies = std::mem::take(&mut self.replies);
+        let names = replies.iter().map(|(node, _)| *node).collect();
+        // The first record that there is grows into the merged one, so that equal replies cost no copy.
+        let Some(first) = replies.iter().position(|(_, record)| record.is_some()) else {
+            return Gathered { record: None, replies: names, stale: Vec::new() };
+        };
+        let (first, mut merged) = replies.swap_remove(first);
+        let mut has_grown = false;
+        if let Some(merged) = &mut merged {
+            for record in replies.iter().filter_map(|(_, record)| record.as_ref()) {
+                has_grown |= record != merged && merged.merge(record);
             }
         }
-        let stale = replies.iter().filter(|(_, record)| *record != merged).map(|(node, _)| *node).collect();
-        Gathered { record: merged, replies: replies.into_iter().map(|(node, _)| node).collect(), stale }
+        let behind = replies.iter().filter(|(_, record)| *record != merged).map(|(node, _)| *node);
+        let stale = has_grown.then_some(first).into_iter().chain(behind).collect();
+        Gathered { record: merged, replies: names, stale }
+    }
+
+    fn was_asked(&self, node: NodeId) -> bool {
+        self.asked.iter().any(|(asked, _)| *asked == node)
     }
 
     /// Asks up to `count` owners that were not asked yet and can be reached.
     fn ask_more(&mut self, count: usize, scope: &mut Scope<'_>) {
-        let mut open: Vec<NodeId> = self
-            .quorum
-            .silent()
-            .filter(|node| !self.asked.contains(node) && scope.can_reach(*node))
-            .collect();
+        let mut open: Vec<NodeId> =
+            self.quorum.silent().filter(|node| !self.was_asked(*node) && scope.can_reach(*node)).collect();
         open.sort_by_key(|node| *node != scope.own);
         for node in open.into_iter().take(count) {
-            self.asked.push(node);
+            self.asked.push((node, scope.now.monotonic));
             self.ask(node, scope);
         }
     }

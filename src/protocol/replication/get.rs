@@ -9,8 +9,8 @@ use super::desk::Errand;
 use super::gather::{Gather, Gathered};
 use super::quorum::{Quorum, Verdict};
 use super::scope::{Origin, Scope};
-use crate::protocol::causality::{Change, Record, Sibling};
-use crate::protocol::id::{NodeId, RequestId};
+use crate::protocol::causality::{Applied, Change, Record, Sibling};
+use crate::protocol::id::{Actor, NodeId, RequestId};
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Code, Level, Problem, Read, ReadAnswer};
 use crate::protocol::wire::peer::PeerRefusal;
@@ -35,6 +35,8 @@ enum State {
     WritingBack {
         record: Record,
         replies: Vec<NodeId>,
+        /// The actor whose entry the owners state with their acknowledgements.
+        actor: Actor,
         holders: Quorum,
         resend_at: Moment,
         pause: Duration,
@@ -68,10 +70,15 @@ impl Get {
                 holders.accept(*node);
             }
             if holders.verdict() != Verdict::Reached {
+                if holders.silent().any(|node| node == scope.own) {
+                    let change = Change::Merge { record: record.clone(), own: scope.author.actor() };
+                    scope.update(Errand::Operation(self.request), &self.ask.key, change);
+                }
                 let pause = scope.config.resend_after;
                 self.state = State::WritingBack {
                     record,
                     replies,
+                    actor: scope.author.actor(),
                     holders,
                     resend_at: scope.now.monotonic + pause,
                     pause,
@@ -86,16 +93,12 @@ impl Get {
         self.show(Some(&record), replies, scope)
     }
 
-    /// Sends the merged record to every owner that is not known to hold it.
+    /// Sends the merged record to every other owner that is not known to hold it.
     fn write_back(&self, scope: &mut Scope<'_>) {
-        let State::WritingBack { record, holders, .. } = &self.state else { return };
-        let silent: Vec<NodeId> = holders.silent().filter(|node| scope.can_reach(*node)).collect();
-        for node in silent {
-            if node == scope.own {
-                let change = Change::Merge { record: record.clone(), own: scope.author.actor() };
-                scope.update(Errand::Operation(self.request), &self.ask.key, change);
-            } else {
-                scope.replicate(node, self.request, &self.ask.key, record);
+        let State::WritingBack { record, actor, holders, .. } = &self.state else { return };
+        for node in holders.silent() {
+            if node != scope.own && scope.can_reach(node) {
+                scope.replicate(node, self.request, *actor, &self.ask.key, record);
             }
         }
     }
@@ -110,6 +113,17 @@ impl Get {
         }
         let (record, replies) = (std::mem::take(record), std::mem::take(replies));
         self.show(Some(&record), replies, scope)
+    }
+
+    fn declined_by(&mut self, node: NodeId, scope: &mut Scope<'_>) -> Progress {
+        let State::WritingBack { holders, .. } = &mut self.state else { return Progress::Pending };
+        holders.decline(node);
+        if holders.verdict() != Verdict::Impossible {
+            return Progress::Pending;
+        }
+        let message =
+            "too few owners can take over what was read, so it may not be shown as atomic; try again";
+        self.fail(Problem::new(Code::Unavailable, message), scope)
     }
 
     fn show(&self, record: Option<&Record>, replies: Vec<NodeId>, scope: &mut Scope<'_>) -> Progress {
@@ -178,16 +192,25 @@ impl Operation for Get {
                 let verdict = gather.on_refusal(from, &reason, scope);
                 self.judge(verdict, scope)
             }
-            (State::WritingBack { .. }, Event::Stored { from, .. }) => self.held_by(from, scope),
-            (State::WritingBack { holders, .. }, Event::Refused { from, reason }) => {
-                if matches!(reason, PeerRefusal::Lost | PeerRefusal::DiskFull) {
-                    holders.decline(from);
-                }
-                if holders.verdict() == Verdict::Impossible {
-                    let message = "too few owners can take over what was read, so it may not be shown as atomic; try again";
-                    return self.fail(Problem::new(Code::Unavailable, message), scope);
-                }
-                Progress::Pending
+            (State::WritingBack { actor, .. }, Event::Stored { from, entry }) => {
+                let is_held = scope.author.believes(*actor, entry);
+                if is_held { self.held_by(from, scope) } else { Progress::Pending }
+            }
+            (State::WritingBack { .. }, Event::Logged) => {
+                let own = scope.own;
+                self.held_by(own, scope)
+            }
+            (State::WritingBack { .. }, Event::Applied(Applied::Refused(_))) => {
+                let own = scope.own;
+                self.declined_by(own, scope)
+            }
+            (
+                State::WritingBack { .. },
+                Event::Refused { from, reason: PeerRefusal::Lost | PeerRefusal::DiskFull },
+            ) => self.declined_by(from, scope),
+            (_, Event::RingChanged) => {
+                let message = "the owners of the key changed while it was read; try again";
+                self.fail(Problem::new(Code::RingChanged, message), scope)
             }
             (_, Event::Deadline) => self.on_deadline(scope),
             _ => Progress::Pending,
@@ -205,13 +228,14 @@ impl Operation for Get {
 
 /// The siblings with a value as clients see them, oldest dot first, equal bytes once.
 fn shown(record: &Record) -> Vec<Sibling> {
+    let mut siblings: Vec<&Sibling> = record.siblings().iter().filter(|s| s.value.is_some()).collect();
+    siblings.sort_by_key(|sibling| (sibling.dot.at, sibling.dot.actor));
     let mut shown: Vec<Sibling> = Vec::new();
-    for sibling in record.siblings().iter().filter(|sibling| sibling.value.is_some()) {
+    for sibling in siblings {
         if !shown.iter().any(|earlier| earlier.value == sibling.value) {
             shown.push(sibling.clone());
         }
     }
-    shown.sort_by_key(|sibling| (sibling.dot.at, sibling.dot.actor));
     shown
 }
 
@@ -238,3 +262,6 @@ pub(super) fn check_key(key: &Bytes, bytes_max: usize) -> Result<(), Problem> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,11 +14,14 @@ pub mod author;
 pub mod coordinator;
 pub mod desk;
 mod explain;
+#[cfg(test)]
+mod fixture;
 mod forward;
 mod gather;
 mod get;
 pub mod latency;
 mod put;
 pub mod quorum;
+mod receiver;
 pub mod replica;
 pub mod scope;

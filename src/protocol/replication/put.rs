@@ -11,7 +11,7 @@ use super::scope::{Origin, Scope};
 use crate::protocol::causality::{
     Applied, Change, ContextError, Dot, OPERATION_LIFETIME, Put as Update, Record, Refusal, VersionVector,
 };
-use crate::protocol::id::{NodeId, RequestId};
+use crate::protocol::id::{Actor, NodeId, RequestId};
 use crate::protocol::output::{Notice, Output};
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Code, Level, Outcome, Problem, Write, Written};
@@ -33,19 +33,31 @@ pub(super) struct Put {
     request: RequestId,
     origin: Origin,
     write: Write,
-    context: VersionVector,
     deadline: Moment,
     state: State,
 }
 
+/// How far ahead of node time an operation may have been started. Its record forgets the operations that are a
+/// [lifetime](OPERATION_LIFETIME) older than the newest, so one from the future would make the key forget all others at
+/// once. Well above what honest clients are off, who learn node time when they connect.
+const STARTED_AHEAD_MAX: Duration = Duration::from_secs(10);
+
 #[derive(Debug)]
 enum State {
     /// Reading what a majority holds: a retry must find its earlier attempts, a blind delete what to delete.
-    Gathering(Gather),
-    /// The own disk executes the change, under this dot unless an earlier attempt came through.
-    Applying(Option<Dot>),
+    Gathering { gather: Gather, context: VersionVector },
+    /// The own disk executes the change.
+    Applying { issued: Dot },
     /// The record is on its way to the owners' logs.
-    Replicating { record: Record, dot: Dot, holders: Quorum, resend_at: Moment, pause: Duration },
+    Replicating {
+        record: Record,
+        dot: Dot,
+        /// The actor whose entry the owners state with their acknowledgements.
+        actor: Actor,
+        holders: Quorum,
+        resend_at: Moment,
+        pause: Duration,
+    },
 }
 
 impl Put {
@@ -57,24 +69,18 @@ impl Put {
         deadline: Moment,
         scope: &mut Scope<'_>,
     ) -> Option<Put> {
-        match Put::check(&write, scope) {
-            Ok(context) => {
-                let needs_read = write.attempt > 1 || (write.value.is_none() && write.context.is_none());
-                let mut put = Put { request, origin, write, context, deadline, state: State::Applying(None) };
-                if !needs_read {
-                    return (put.apply(None, scope) == Progress::Pending).then_some(put);
-                }
-                match Gather::start(request, &put.write.key, Level::Majority, scope) {
-                    Ok(gather) => {
-                        put.state = State::Gathering(gather);
-                        Some(put)
-                    }
-                    Err(problem) => {
-                        put.refuse(problem, scope);
-                        None
-                    }
-                }
-            }
+        let begun = Put::check(&write, scope).and_then(|context| {
+            let needs_read = write.attempt > 1 || (write.value.is_none() && write.context.is_none());
+            let state = if needs_read {
+                Gather::start(request, &write.key, Level::Majority, scope)
+                    .map(|gather| State::Gathering { gather, context })
+            } else {
+                execute(request, &write, context, None, scope)
+            };
+            state.map_err(|problem| (Outcome::NotApplied, problem))
+        });
+        match begun {
+            Ok(state) => Some(Put { request, origin, write, deadline, state }),
             Err((outcome, problem)) => {
                 scope.answer(origin, Answer::Written(failed(outcome, None, problem)));
                 None
@@ -104,8 +110,14 @@ impl Put {
             })?,
             None => VersionVector::new(),
         };
+        let node_time = scope.node_time();
+        if write.operation.started > node_time.plus(STARTED_AHEAD_MAX) {
+            let message =
+                "the operation is said to start in the future; operation ids carry the time that nodes tell";
+            return Err(refused(Problem::new(Code::BadRequest, message)));
+        }
         // Records have forgotten by now whether an earlier attempt came through.
-        if write.attempt > 1 && scope.now.wall > write.operation.started.plus(OPERATION_LIFETIME) {
+        if write.attempt > 1 && node_time > write.operation.started.plus(OPERATION_LIFETIME) {
             let message = "the operation started more than 60 s ago, so nobody remembers its earlier attempts; read the key \
                            to see whether it was done";
             return Err((Outcome::Unknown, Problem::new(Code::OperationExpired, message)));
@@ -118,81 +130,80 @@ impl Put {
         Ok(context)
     }
 
-    fn gathered(&mut self, gathered: Gathered, scope: &mut Scope<'_>) -> Progress {
+    /// A majority has told what it holds. If that shows the operation, the own disk will find it there and adopt it.
+    fn gathered(
+        &mut self,
+        gathered: Gathered,
+        mut context: VersionVector,
+        scope: &mut Scope<'_>,
+    ) -> Progress {
         let Gathered { record, replies, .. } = gathered;
-        let is_blind_delete = self.write.value.is_none() && self.write.context.is_none();
-        if is_blind_delete {
-            let seen = record.as_ref().filter(|record| !record.values().is_empty());
-            let is_done =
-                record.as_ref().is_some_and(|r| r.operations().find(self.write.operation).is_some());
-            match seen {
-                Some(record) => self.context = record.context().clone(),
-                // There is nothing to delete, and a tombstone of nothing would be in the way of others.
-                None if !is_done => {
-                    let written = Written {
-                        outcome: Outcome::Committed,
-                        context: record.as_ref().map(|record| scope.seal(record, &self.write.key)),
-                        dot: None,
-                        siblings: record.map_or(0, |record| record.siblings().len() as u32),
-                        acks: replies,
-                        hinted: Vec::new(),
-                        problem: None,
-                    };
-                    scope.answer(self.origin, Answer::Written(written));
-                    return Progress::Done;
+        if self.write.value.is_none() && self.write.context.is_none() {
+            match &record {
+                Some(record) if !record.siblings().is_empty() && !record.is_tombstone() => {
+                    context = record.context().clone();
                 }
-                None => {}
+                Some(record) if record.operations().find(self.write.operation).is_some() => {}
+                _ => return self.has_nothing_to_delete(record.as_ref(), replies, scope),
             }
         }
-        self.apply(record, scope)
+        match execute(self.request, &self.write, context, record, scope) {
+            Ok(state) => {
+                self.state = state;
+                Progress::Pending
+            }
+            Err(problem) => self.refuse(problem, scope),
+        }
     }
 
-    /// Issues the dot and hands the change to the own disk.
-    fn apply(&mut self, base: Option<Record>, scope: &mut Scope<'_>) -> Progress {
-        let Some(dot) = scope.author.issue(scope.now.wall) else {
-            let message = "the node is taking a new actor and issues no writes for the moment; try again";
-            return self.refuse(Problem::new(Code::NotReady, message), scope);
+    /// Ends a delete that found no value. A tombstone of nothing would only be in the way of others.
+    fn has_nothing_to_delete(
+        &self,
+        record: Option<&Record>,
+        replies: Vec<NodeId>,
+        scope: &mut Scope<'_>,
+    ) -> Progress {
+        let written = Written {
+            outcome: Outcome::Committed,
+            context: record.map(|record| scope.seal(record, &self.write.key)),
+            dot: None,
+            siblings: record.map_or(0, |record| record.siblings().len() as u32),
+            acks: replies,
+            hinted: Vec::new(),
+            problem: None,
         };
-        scope.out.push(Output::Notice(Notice::Issued(dot)));
-        let update = Update {
-            context: self.context.clone(),
-            dot,
-            value: self.write.value.clone(),
-            operation: self.write.operation,
-            base,
-            limits: *scope.limits,
-        };
-        self.state = State::Applying(Some(dot));
-        scope.update(Errand::Operation(self.request), &self.write.key, Change::Put(update));
-        Progress::Pending
+        scope.answer(self.origin, Answer::Written(written));
+        Progress::Done
     }
 
-    fn applied(&mut self, applied: Applied, issued: Option<Dot>, scope: &mut Scope<'_>) -> Progress {
+    /// The own disk executed the change, for which `issued` had been issued.
+    fn applied(&mut self, applied: Applied, issued: Dot, scope: &mut Scope<'_>) -> Progress {
         let (record, dot) = match applied {
             Applied::Refused(refusal) => return self.refuse(problem_of(refusal), scope),
             Applied::Adopted { record, dot, .. } => (record, dot),
-            Applied::Changed { record, .. } | Applied::Unchanged { record } => {
-                // The record need not remember the operation: under a clock that is behind by more than the lifetime of
-                // an operation its mark is forgotten as soon as it is made.
-                let Some(dot) = issued else { return self.answer(Outcome::Unknown, None, scope) };
-                (record, dot)
-            }
+            Applied::Changed { record, .. } | Applied::Unchanged { record } => (record, issued),
         };
         let holders = Quorum::of_writes(&scope.slot_of(&self.write.key), self.write.w);
         let pause = scope.config.resend_after;
-        self.state =
-            State::Replicating { record, dot, holders, resend_at: scope.now.monotonic + pause, pause };
+        self.state = State::Replicating {
+            record,
+            dot,
+            actor: issued.actor,
+            holders,
+            resend_at: scope.now.monotonic + pause,
+            pause,
+        };
         self.fan_out(scope);
         Progress::Pending
     }
 
     /// Sends the record to every owner that can be reached and has not acknowledged it.
     fn fan_out(&self, scope: &mut Scope<'_>) {
-        let State::Replicating { record, holders, .. } = &self.state else { return };
-        let silent: Vec<NodeId> =
-            holders.silent().filter(|node| *node != scope.own && scope.can_reach(*node)).collect();
-        for node in silent {
-            scope.replicate(node, self.request, &self.write.key, record);
+        let State::Replicating { record, actor, holders, .. } = &self.state else { return };
+        for node in holders.silent() {
+            if node != scope.own && scope.can_reach(node) {
+                scope.replicate(node, self.request, *actor, &self.write.key, record);
+            }
         }
     }
 
@@ -208,16 +219,20 @@ impl Put {
     fn on_deadline(&mut self, scope: &mut Scope<'_>) -> Progress {
         let now = scope.now.monotonic;
         if now >= self.deadline {
-            let message =
-                "the owners of the key did not acknowledge in time; the write may still become visible";
+            let message = match self.state {
+                State::Gathering { .. } => {
+                    "the owners of the key did not tell in time what they hold; nothing was written"
+                }
+                _ => "the owners of the key did not acknowledge in time; the write may still become visible",
+            };
             return self.give_up(Problem::new(Code::Timeout, message), scope);
         }
         match &mut self.state {
-            State::Gathering(gather) => {
+            State::Gathering { gather, .. } => {
                 let verdict = gather.on_deadline(scope);
                 self.judge(verdict, scope)
             }
-            State::Applying(_) => Progress::Pending,
+            State::Applying { .. } => Progress::Pending,
             State::Replicating { holders, resend_at, pause, .. } => {
                 if now < *resend_at {
                     return Progress::Pending;
@@ -236,12 +251,14 @@ impl Put {
     }
 
     fn judge(&mut self, verdict: Verdict, scope: &mut Scope<'_>) -> Progress {
-        let State::Gathering(gather) = &mut self.state else { return Progress::Pending };
+        let State::Gathering { gather, context } = &mut self.state else { return Progress::Pending };
         match verdict {
             Verdict::Pending => Progress::Pending,
+            // The client has given up waiting, and nothing is done yet.
+            Verdict::Reached if scope.now.monotonic >= self.deadline => self.on_deadline(scope),
             Verdict::Reached => {
-                let gathered = gather.finish();
-                self.gathered(gathered, scope)
+                let (gathered, context) = (gather.finish(), std::mem::take(context));
+                self.gathered(gathered, context, scope)
             }
             Verdict::Impossible => {
                 let problem = gather.problem(scope);
@@ -253,8 +270,8 @@ impl Put {
     /// Ends a write that cannot reach its quorum: *not applied* before the log was touched, *unknown* after.
     fn give_up(&mut self, problem: Problem, scope: &mut Scope<'_>) -> Progress {
         match &self.state {
-            State::Gathering(_) => self.refuse(problem, scope),
-            State::Applying(_) | State::Replicating { .. } => {
+            State::Gathering { .. } => self.refuse(problem, scope),
+            State::Applying { .. } | State::Replicating { .. } => {
                 self.answer(Outcome::Unknown, Some(problem), scope)
             }
         }
@@ -297,25 +314,27 @@ impl Put {
 impl Operation for Put {
     fn handle(&mut self, event: Event, scope: &mut Scope<'_>) -> Progress {
         match (&mut self.state, event) {
-            (State::Gathering(gather), Event::Fetched { from, record }) => {
+            (State::Gathering { gather, .. }, Event::Fetched { from, record }) => {
                 let verdict = gather.on_reply(from, record, scope);
                 self.judge(verdict, scope)
             }
-            (State::Gathering(gather), Event::Refused { from, reason }) => {
+            (State::Gathering { gather, .. }, Event::Refused { from, reason }) => {
                 let verdict = gather.on_refusal(from, &reason, scope);
                 self.judge(verdict, scope)
             }
-            (State::Applying(dot), Event::Applied(applied)) => {
-                let dot = *dot;
-                self.applied(applied, dot, scope)
+            (State::Applying { issued }, Event::Applied(applied)) => {
+                let issued = *issued;
+                self.applied(applied, issued, scope)
             }
             (State::Replicating { .. }, Event::Logged) => {
                 let own = scope.own;
                 self.held_by(own, scope)
             }
-            (State::Replicating { dot, .. }, Event::Stored { from, entry }) => {
-                // An owner that has seen less of this actor than the dot did not merge the record.
-                let proves = dot.actor != scope.author.actor() || entry >= dot.at;
+            (State::Replicating { dot, actor, .. }, Event::Stored { from, entry }) => {
+                // An owner that has seen less of the actor than the dot did not merge the record; one that has seen more
+                // than was ever issued may have dropped it as superseded.
+                let is_merged = dot.actor != *actor || entry >= dot.at;
+                let proves = is_merged && scope.author.believes(*actor, entry);
                 if proves { self.held_by(from, scope) } else { Progress::Pending }
             }
             (State::Replicating { holders, .. }, Event::Refused { from, reason }) => {
@@ -329,6 +348,10 @@ impl Operation for Put {
                 }
                 Progress::Pending
             }
+            (_, Event::RingChanged) => {
+                let message = "the owners of the key changed while the write was under way; try again";
+                self.give_up(Problem::new(Code::RingChanged, message), scope)
+            }
             (_, Event::Deadline) => self.on_deadline(scope),
             _ => Progress::Pending,
         }
@@ -336,12 +359,32 @@ impl Operation for Put {
 
     fn due(&self) -> Moment {
         let due = match &self.state {
-            State::Gathering(gather) => gather.due(),
-            State::Applying(_) => Moment::NEVER,
+            State::Gathering { gather, .. } => gather.due(),
+            State::Applying { .. } => Moment::NEVER,
             State::Replicating { resend_at, .. } => *resend_at,
         };
         due.min(self.deadline)
     }
+}
+
+/// Issues the dot and hands the change to the own disk, in one step: puts of one key must be executed in the order of
+/// their dots.
+fn execute(
+    request: RequestId,
+    write: &Write,
+    context: VersionVector,
+    base: Option<Record>,
+    scope: &mut Scope<'_>,
+) -> Result<State, Problem> {
+    let Some(dot) = scope.author.issue(scope.now.wall) else {
+        let message = "the node is taking a new actor and issues no writes for the moment; try again";
+        return Err(Problem::new(Code::NotReady, message));
+    };
+    scope.out.push(Output::Notice(Notice::Issued(dot)));
+    let (value, operation, limits) = (write.value.clone(), write.operation, *scope.limits);
+    let update = Update { context, dot, value, operation, base, limits };
+    scope.update(Errand::Operation(request), &write.key, Change::Put(update));
+    Ok(State::Applying { issued: dot })
 }
 
 /// The answer of a write that is not committed.
@@ -369,3 +412,6 @@ fn problem_of(refusal: Refusal) -> Problem {
     };
     Problem::new(code, refusal.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,6 +93,12 @@ impl Quorum {
         &self.accepted
     }
 
+    /// Who has declined and not agreed since.
+    #[must_use]
+    pub fn declined(&self) -> &[NodeId] {
+        &self.declined
+    }
+
     /// Members of any set that have neither agreed nor declined, each once.
     pub fn silent(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.members().filter(|node| !self.accepted.contains(node) && !self.declined.contains(node))

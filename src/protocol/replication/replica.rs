@@ -32,8 +32,7 @@ pub fn on_replicate(
     scope.update(Errand::Replicate { from, request, actor }, key, change);
 }
 
-/// The own disk executed the merge; the coordinator hears of it once it is durable. Tells whether the record proves that
-/// this node has forgotten writes of its own.
+/// The own disk executed the merge; the coordinator hears of it once it is durable.
 pub fn on_replicated(
     from: NodeId,
     request: RequestId,
@@ -41,19 +40,18 @@ pub fn on_replicated(
     lsn: Lsn,
     applied: Applied,
     scope: &mut Scope<'_>,
-) -> bool {
-    let (record, amnesia) = match applied {
-        Applied::Changed { record, amnesia } => (record, amnesia),
-        Applied::Adopted { record, amnesia, .. } => (record, amnesia),
-        Applied::Unchanged { record } => (record, false),
+) {
+    let record = match applied {
+        Applied::Changed { record, .. } | Applied::Adopted { record, .. } | Applied::Unchanged { record } => {
+            record
+        }
         Applied::Refused(refusal) => {
             let reason = match refusal {
                 Refusal::DiskFull => PeerRefusal::DiskFull,
                 Refusal::Overloaded => PeerRefusal::Overloaded,
                 _ => PeerRefusal::Lost,
             };
-            scope.send(from, PeerMessage::Refused { request, reason });
-            return false;
+            return scope.send(from, PeerMessage::Refused { request, reason });
         }
     };
     // Nobody waits for the acknowledgement of a repair.
@@ -63,7 +61,6 @@ pub fn on_replicated(
             on_durable(vigil, scope);
         }
     }
-    amnesia
 }
 
 /// A coordinator asked for a record.
@@ -104,12 +101,21 @@ pub fn on_durable(vigil: Vigil, scope: &mut Scope<'_>) {
     }
 }
 
+/// How many may wait for the disk for each request that clients may have under way: an owner works for its own clients
+/// and, with three replicas, as a replica for those of two other nodes.
+const DISK_WAITERS_PER_REQUEST: usize = 4;
+
 /// Both sides must believe in the same owners; the one that does not says what it believes instead.
 fn agree(digest: SlotDigest, key: &Bytes, scope: &Scope<'_>) -> Result<(), PeerRefusal> {
     let slot = scope.slot_of(key);
     if slot.digest == digest && slot.is_owner(scope.own) {
-        return Ok(());
+        // What waits here for the disk holds whole records, and each coordinator would go on sending for all it knows.
+        let is_full = scope.desk.len() >= DISK_WAITERS_PER_REQUEST * scope.config.requests_max;
+        return if is_full { Err(PeerRefusal::Overloaded) } else { Ok(()) };
     }
     let entries: Vec<Entry> = slot.read_set().iter().filter_map(|node| scope.peers.entry(*node)).collect();
     Err(PeerRefusal::OtherRing(entries))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,14 +8,14 @@ use super::author::Author;
 use super::desk::{Desk, Errand};
 use super::latency::Latency;
 use crate::protocol::causality::{Change, ClusterSecret, ContextToken, Record};
-use crate::protocol::config::{Limits, ReplicationConfig};
-use crate::protocol::id::{NodeId, ReapEpoch, RequestId, SessionId};
+use crate::protocol::config::{CLOCK_SKEW_MAX, Limits, ReplicationConfig};
+use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId, SessionId};
 use crate::protocol::output::{Destination, Output};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::{RingView, SlotView};
 use crate::protocol::storage::op::DiskRequest;
-use crate::protocol::time::Now;
+use crate::protocol::time::{Now, WallTime};
 use crate::protocol::wire::client::{Answer, Code, Problem};
 use crate::protocol::wire::peer::PeerMessage;
 
@@ -29,8 +29,8 @@ pub trait Peers {
     fn name(&self, node: NodeId) -> String;
     /// What it says of itself.
     fn entry(&self, node: NodeId) -> Option<Entry>;
-    /// Whether this node's clock is too far off for it to issue dots if another owner can.
-    fn is_clock_off(&self) -> bool;
+    /// How far this node's wall clock is ahead of the median that it hears, itself included, in milliseconds.
+    fn clock_offset(&self) -> i64;
 }
 
 /// Where an answer goes.
@@ -78,7 +78,26 @@ pub struct Scope<'a> {
     pub out: &'a mut Vec<Output>,
 }
 
+/// Node time: a wall clock without its distance from the median of the nodes. Operation ids carry it, so that no single
+/// node's clock decides whether an operation is too old.
+#[must_use]
+pub fn node_time(wall: WallTime, clock_offset: i64) -> WallTime {
+    WallTime(wall.0.saturating_add_signed(clock_offset.saturating_neg()))
+}
+
 impl Scope<'_> {
+    /// Whether this node's clock is too far off for it to issue dots if another owner can.
+    #[must_use]
+    pub fn is_clock_off(&self) -> bool {
+        u128::from(self.peers.clock_offset().unsigned_abs()) > CLOCK_SKEW_MAX.as_millis()
+    }
+
+    /// See [`node_time`].
+    #[must_use]
+    pub fn node_time(&self) -> WallTime {
+        node_time(self.now.wall, self.peers.clock_offset())
+    }
+
     /// The slot of a key as this node sees it.
     #[must_use]
     pub fn slot_of(&self, key: &[u8]) -> SlotView<'_> {
@@ -105,14 +124,22 @@ impl Scope<'_> {
         }
     }
 
-    /// Sends a record to an owner. The epoch stays zero until reaping exists.
-    pub fn replicate(&mut self, node: NodeId, request: RequestId, key: &Bytes, record: &Record) {
+    /// Sends a record to an owner, which is to state its entry for `actor` when it has the record. The epoch stays zero
+    /// until reaping exists.
+    pub fn replicate(
+        &mut self,
+        node: NodeId,
+        request: RequestId,
+        actor: Actor,
+        key: &Bytes,
+        record: &Record,
+    ) {
         let digest = self.slot_of(key).digest;
         let message = PeerMessage::Replicate {
             request,
             digest,
             epoch: ReapEpoch::default(),
-            actor: self.author.actor(),
+            actor,
             key: key.clone(),
             record: record.clone(),
         };
@@ -138,7 +165,7 @@ impl Scope<'_> {
             self.update(Errand::Repair, key, change);
         } else {
             // Nobody waits for the answer, so the request has no number of its own.
-            self.replicate(node, RequestId::default(), key, record);
+            self.replicate(node, RequestId::default(), self.author.actor(), key, record);
         }
     }
 

@@ -316,7 +316,8 @@ fn a_waiting_node_becomes_a_learner_and_serves_once_it_knows_the_founders() {
     learner.persisted(now(20), token, &mut out);
     assert_eq!(learner.cluster(), Some(&cluster()));
     assert_eq!(learner.own().phase.stage, Stage::Learning);
-    assert!(!out.contains(&Effect::Founded));
+    assert!(!out.contains(&Effect::Founded) && !out.contains(&Effect::Changed));
+    assert_eq!(learner.ring_members().count(), 0);
     assert!(learner.waiting_for().unwrap().contains("0 of 3"));
 
     let founders = vec![news(1, Health::Alive), news(2, Health::Alive), news(3, Health::Down)];
@@ -324,7 +325,7 @@ fn a_waiting_node_becomes_a_learner_and_serves_once_it_knows_the_founders() {
     let (token, _) = persists(&effects).remove(0);
     let mut out = Vec::new();
     learner.persisted(now(30), token, &mut out);
-    assert!(out.contains(&Effect::Founded) && out.contains(&Effect::Changed));
+    assert!(out.contains(&Effect::Founded));
     assert_eq!(learner.ring_members().count(), 3);
     assert_eq!(learner.waiting_for(), None);
 }
@@ -351,6 +352,40 @@ fn a_confirmation_is_durable_before_it_is_spoken() {
     assert_eq!(persists(&effects).len(), 1);
 }
 
+/// Of two proposers that want the same node, the higher lets go: whichever of them that node is bound to.
+#[test]
+fn the_higher_of_two_proposers_yields() {
+    for is_bound_to_the_rival in [true, false] {
+        let recovered = Recovered::default();
+        let mut proposer = Membership::new(&config(Some(3)), entry(5), recovered, Rng::from_number(1));
+        proposer.start(now(0), &mut Vec::new());
+        let hail =
+            |id: u64| Body::Candidate { found: Some(3), replicas: Replicas::THREE, entries: vec![entry(id)] };
+        say(&mut proposer, NodeId(6), None, hail(6));
+        let effects = say(&mut proposer, NodeId(7), None, hail(7));
+        let mut out = Vec::new();
+        proposer.persisted(now(20), persists(&effects)[0].0, &mut out);
+        let proposals = said(&out).into_iter().filter(|(_, body)| matches!(body, Body::Propose { .. }));
+        assert_eq!(proposals.map(|(to, _)| to).collect::<Vec<_>>(), [NodeId(6), NodeId(7)]);
+
+        let (higher, lower) = if is_bound_to_the_rival {
+            let bound = |to| Body::Bound { ballot: 1, proposer: NodeId(to) };
+            (bound(6), bound(3))
+        } else {
+            let confirm = |rival| Body::Confirm { ballot: 1, rival: Some(NodeId(rival)) };
+            (confirm(6), confirm(3))
+        };
+        assert!(persists(&say(&mut proposer, NodeId(6), None, higher)).is_empty());
+        let effects = say(&mut proposer, NodeId(6), None, lower);
+        let (token, keys) = persists(&effects).remove(0);
+        assert_eq!(keys, [MetaKey::Founding]);
+        proposer.persisted(now(30), token, &mut Vec::new());
+        let effects = say(&mut proposer, NodeId(7), None, Body::Confirm { ballot: 1, rival: None });
+        assert_eq!(said(&effects), [(NodeId(7), Body::Released { ballot: 1 })]);
+        assert!(persists(&effects).is_empty(), "it does not propose again at once");
+    }
+}
+
 #[test]
 fn a_promise_survives_a_restart() {
     let mut candidate = candidate(Some(3));
@@ -375,6 +410,20 @@ fn a_promise_survives_a_restart() {
     assert!(persists(&out).is_empty());
     assert!(again.waiting_for().unwrap().contains("has confirmed the proposal of"));
     assert!(said(&out).contains(&(PEER, Body::Confirm { ballot: 4, rival: None })));
+}
+
+/// The proposal reached this founder before the entries of the others did. Alone in its ring, it would commit writes by itself.
+#[test]
+fn a_founder_that_knows_nobody_yet_does_not_serve() {
+    let mut founder = candidate(Some(3));
+    let effects = say(&mut founder, PEER, Some(ClusterId(77)), Body::Founded(cluster()));
+    let (token, _) = persists(&effects).remove(0);
+    let mut out = Vec::new();
+    founder.persisted(now(20), token, &mut out);
+    assert_eq!(founder.own().phase.stage, Stage::Active);
+    assert!(!out.contains(&Effect::Founded) && !out.contains(&Effect::Changed));
+    assert_eq!(founder.ring_members().count(), 0);
+    assert!(founder.waiting_for().unwrap().contains("1 of 3"));
 }
 
 #[test]

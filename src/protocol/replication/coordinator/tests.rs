@@ -1,0 +1,109 @@
+use std::time::Duration;
+
+use crate::protocol::id::RequestId;
+use crate::protocol::replication::fixture::*;
+use crate::protocol::time::Moment;
+use crate::protocol::wire::client::{Answer, Code, Outcome, Request};
+use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
+
+fn explain() -> Request {
+    Request::Explain { key: key() }
+}
+
+#[test]
+fn more_requests_than_may_be_under_way_are_answered_at_once() {
+    let mut story = Story::new();
+    story.config.requests_max = 1;
+    story.ask(Request::Read(get()));
+    let out = story.ask(Request::Write(put("v1")));
+    assert_eq!(outcome(&out), (Outcome::NotApplied, Some(Code::Overloaded)));
+    let answer = read_answer(&story.ask(Request::Read(get())));
+    assert_eq!(answer.problem.map(|problem| problem.code), Some(Code::Overloaded));
+    assert_eq!(story.coordinator.len(), 1);
+}
+
+#[test]
+fn what_has_no_time_left_is_not_begun() {
+    let mut story = Story::new();
+    let out = story.ask_within(Duration::ZERO, Request::Write(put("v1")));
+    assert_eq!(outcome(&out), (Outcome::NotApplied, Some(Code::Timeout)));
+    assert!(story.waiting.is_empty());
+}
+
+#[test]
+fn nobody_waits_for_ever() {
+    let mut story = Story::new();
+    story.ask_within(Duration::from_secs(4_000_000), Request::Write(put("v1")));
+    let out = story.pass(Duration::from_secs(60));
+    assert_eq!(outcome(&out), (Outcome::Unknown, Some(Code::Timeout)));
+    assert_eq!(story.coordinator.next_deadline(), Moment::NEVER);
+}
+
+#[test]
+fn an_answer_to_a_former_life_is_no_answer_to_this_one() {
+    let mut story = Story::new();
+    story.ask(Request::Read(get()));
+    story.execute();
+    let ours = story.request();
+    assert!(ours.0 > 1 << 32, "numbers begin where they began in every life");
+    for request in [RequestId(0), RequestId(1), RequestId(ours.0 - 1), RequestId(ours.0 + 1)] {
+        assert_eq!(story.hear(B, fetched(request, Some(&written(5, Some("old"))))), []);
+    }
+    assert_eq!(read_answer(&story.fetched_from(B, None)).values, []);
+}
+
+#[test]
+fn explain_tells_what_each_owner_holds_and_changes_nothing() {
+    let mut story = Story::new();
+    let (old, new) = (written(5, Some("v1")), overwritten(&written(5, Some("v1")), 6, Some("v2")));
+    story.disk.insert(key(), old.clone());
+    let asked = story.ask(explain());
+    assert_eq!(asked.len(), 2);
+    story.execute();
+    story.fetched_from(B, Some(&new));
+    let out = story.refused_by(C, PeerRefusal::Lost);
+    let [crate::protocol::output::Output::Respond { answer: Answer::Explained(told), .. }] = &out[..] else {
+        panic!("{out:?}")
+    };
+    let owners = story.view.ring().owners_of_key(&key());
+    assert_eq!(told.replicas.iter().map(|replica| replica.node).collect::<Vec<_>>(), owners);
+    for replica in &told.replicas {
+        let record = replica.record.clone().map_err(|problem| problem.code);
+        let expected = match replica.node {
+            OWN => Ok(Some(old.clone())),
+            B => Ok(Some(new.clone())),
+            _ => Err(Code::RecordLost),
+        };
+        assert_eq!(record, expected);
+    }
+    assert!(story.waiting.is_empty() && story.stored() == old);
+}
+
+#[test]
+fn explain_does_not_wait_for_the_silent_beyond_the_clients_deadline() {
+    let mut story = Story::new();
+    story.peers.gone = vec![C];
+    story.ask_within(Duration::from_millis(800), explain());
+    story.execute();
+    assert_eq!(story.pass(Duration::from_millis(699)), []);
+    let out = story.pass(Duration::from_millis(1));
+    let [crate::protocol::output::Output::Respond { answer: Answer::Explained(told), .. }] = &out[..] else {
+        panic!("{out:?}")
+    };
+    for replica in &told.replicas {
+        let code = replica.record.as_ref().err().map(|problem| problem.code);
+        assert_eq!(code, (replica.node != OWN).then_some(Code::Timeout));
+        assert_eq!(replica.reachable, replica.node != C);
+    }
+}
+
+#[test]
+fn what_is_about_no_key_cannot_be_passed_on() {
+    let mut story = Story::new();
+    let out = story.forwarded(STRANGER, 1, Request::Topology);
+    let [crate::protocol::output::Output::Send { message, .. }] = &out[..] else { panic!("{out:?}") };
+    assert!(matches!(
+        message,
+        PeerMessage::Forwarded { answer: Answer::Refused(problem), .. } if problem.code == Code::BadRequest
+    ));
+}
