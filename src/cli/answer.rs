@@ -275,7 +275,10 @@ fn written_line(written: &Written, key: &str, operation: &Operation, names: &Nam
         Outcome::Committed => format!("{key}: {done} at {}", list(names, &written.acks)),
         Outcome::Unknown => {
             let why = why(written.problem.as_ref());
-            format!("{key}: unknown, some replica may hold it: {why}; {} have it", list(names, &written.acks))
+            format!(
+                "{key}: unknown, some replica may hold it: {why}; on disk at {}",
+                list(names, &written.acks)
+            )
         }
         Outcome::NotApplied => {
             return format!("{key}: not applied, nothing was changed: {}", why(written.problem.as_ref()));

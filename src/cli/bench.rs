@@ -17,7 +17,7 @@ use super::failure::{Done, Failure};
 use super::output::{self, Columns};
 use super::session::Session;
 use super::status;
-use crate::client::Client;
+use crate::client::{Client, Reading};
 use crate::protocol::rng::Rng;
 use crate::protocol::wire::client::Level;
 
@@ -216,7 +216,7 @@ async fn worker(load: Arc<Load>, number: u32) -> Result<(Histogram<u64>, Histogr
         (histogram().map_err(|_| "no histogram")?, histogram().map_err(|_| "no histogram")?);
     let share = load.keys.div_ceil(load.in_flight).max(1);
     let mut contexts = vec![None; share as usize];
-    let even = Cell::new(number % 2 == 0);
+    let even = Cell::new(number.is_multiple_of(2));
     while Instant::now() < load.until {
         let at = rng.below(u64::from(share)) as u32;
         // With fewer keys than workers some share a key; then siblings arise and are read away.
@@ -226,26 +226,22 @@ async fn worker(load: Arc<Load>, number: u32) -> Result<(Histogram<u64>, Histogr
             Mix::Get => false,
             Mix::Half => even.replace(!even.get()),
         };
+        if put && contexts[at as usize].is_none() {
+            // A put without its context would pile up siblings. The read for it is not measured.
+            contexts[at as usize] = load.client.get(&key).await.ok().map(Reading::into_context);
+        }
         let begun = Instant::now();
         let done = if put {
-            let value = value(load.value_size, rng.bits());
-            let written = match &contexts[at as usize] {
-                Some(context) => load.client.put_with(context, value).w(load.w).await,
-                None => match load.client.get(&key).await {
-                    // The first put of a key needs its context; that read is not counted.
-                    Ok(reading) => {
-                        contexts[at as usize] = Some(reading.into_context());
-                        continue;
-                    }
-                    Err(_) => {
-                        load.failed.fetch_add(1, Ordering::Relaxed);
-                        continue;
-                    }
-                },
+            // Taken: a context serves one write, the answer to which brings the next.
+            let Some(context) = contexts[at as usize].take() else {
+                load.failed.fetch_add(1, Ordering::Relaxed);
+                continue;
             };
-            let alone = matches!(&written, Ok(receipt) if receipt.siblings == 1);
+            let value = value(load.value_size, rng.bits());
+            let written = load.client.put_with(&context, value).w(load.w).await;
             let ok = written.is_ok();
-            contexts[at as usize] = written.ok().filter(|_| alone).map(|receipt| receipt.context);
+            contexts[at as usize] =
+                written.ok().filter(|receipt| receipt.siblings == 1).map(|receipt| receipt.context);
             ok
         } else {
             load.client.get(&key).r(load.r).await.is_ok()

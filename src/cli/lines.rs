@@ -128,7 +128,7 @@ impl Completer for Completion {
         let word = &before[start..];
         let first = before[..start].trim().is_empty();
         let verbs = self.verbs.iter().map(|verb| (*verb).to_owned()).filter(|_| first);
-        let names = self.names.iter().cloned().filter(|_| !first);
+        let names = self.names.iter().filter(|_| !first).cloned();
         Ok((start, verbs.chain(names).filter(|candidate| candidate.starts_with(word)).collect()))
     }
 }

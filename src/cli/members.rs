@@ -41,7 +41,7 @@ impl MembersArgs {
 /// The members, as a table or as JSON lines.
 pub(crate) fn shown(topology: &Topology, json: bool) -> String {
     let mut members: Vec<&MemberView> = topology.members.iter().collect();
-    members.sort_by(|a, b| natural(a.entry.name.as_str()).cmp(&natural(b.entry.name.as_str())));
+    members.sort_by_key(|member| natural(member.entry.name.as_str()));
     if json {
         members.iter().map(|member| to_line(&MemberJson::of(member))).collect::<Vec<_>>().join("\n")
     } else {

@@ -33,6 +33,7 @@ mod put;
 mod ring;
 mod session;
 mod shell;
+mod sim;
 mod status;
 mod text;
 
@@ -72,6 +73,7 @@ enum Command {
     Status(status::StatusArgs),
     Explain(explain::ExplainArgs),
     Bench(bench::BenchArgs),
+    Sim(sim::SimArgs),
     Cert(cert::CertArgs),
     Completions(completions::CompletionsArgs),
     /// Sees that nothing outlives a lab
@@ -98,7 +100,7 @@ pub fn main() -> ExitCode {
 impl Command {
     /// Whether it speaks QUIC.
     fn talks(&self) -> bool {
-        !matches!(self, Command::Cert(_) | Command::Completions(_) | Command::LabGuardian)
+        !matches!(self, Command::Sim(_) | Command::Cert(_) | Command::Completions(_) | Command::LabGuardian)
     }
 
     fn run(self) -> Done {
@@ -115,6 +117,7 @@ impl Command {
             Command::Status(args) => args.run(),
             Command::Explain(args) => args.run(),
             Command::Bench(args) => args.run(),
+            Command::Sim(args) => args.run(),
             Command::Cert(args) => args.run(),
             Command::Completions(args) => args.run(),
             Command::LabGuardian => {

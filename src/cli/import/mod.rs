@@ -139,8 +139,12 @@ impl ImportArgs {
                     let worker = key_hash(&pair.key) as usize % workers.len();
                     let mut job = Job { pair, line: number, start, end };
                     while let Err(full) = workers[worker].try_send(job) {
+                        if full.is_closed() || !import.take_one() {
+                            return Err(Failure::failed(
+                                "a worker of the import ended; import the file again",
+                            ));
+                        }
                         job = full.into_inner();
-                        import.take_one();
                     }
                 }
                 Ok(None) => {}

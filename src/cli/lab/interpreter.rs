@@ -148,11 +148,18 @@ impl Interpreter {
                 let out = if shown.json { reports_json(report) } else { reports_table(&report) };
                 return Ok(Outcome { out, ok: true });
             }
-            Command::Partition(groups) => self.lab.change_faults(|faults, _| faults.partition(&groups))?,
+            Command::Partition(groups) => {
+                let groups_text: Vec<_> = groups.iter().map(|group| group.join(",")).collect();
+                let later = self.lab.change_faults(|faults, _| faults.partition(&groups))?;
+                said_first(format!("cut: {}", groups_text.join(" | ")), later)
+            }
             Command::Fault(links, change) => {
                 self.lab.change_faults(|faults, nodes| faults.change(&links, change, nodes))?
             }
-            Command::Heal => self.lab.change_faults(|faults, _| faults.heal())?,
+            Command::Heal => said_first(
+                "all faults are removed".to_owned(),
+                self.lab.change_faults(|faults, _| faults.heal())?,
+            ),
             Command::Kill(names) => self.lab.kill(&names),
             Command::Pause(names) => self.lab.pause(&names),
             Command::Resume(names) => self.lab.resume(&names)?,
@@ -216,6 +223,10 @@ impl Interpreter {
         let topology = block_on(self.session()?.client().topology()).map_err(|error| error.to_string())?;
         Ok(Outcome { out: ring::shown(&topology, key.as_deref(), shown)?, ok: true })
     }
+}
+
+fn said_first(first: String, rest: Vec<String>) -> Vec<String> {
+    std::iter::once(first).chain(rest).collect()
 }
 
 fn help() -> String {
