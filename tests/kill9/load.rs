@@ -126,7 +126,7 @@ impl Chronicle {
         }
         for (key, remains) in &mut remains {
             // Repair runs behind the answer: owners are equal soon, not at once.
-            let deadline = Instant::now() + super::lab::PATIENCE;
+            let deadline = Instant::now() + super::program::PATIENCE;
             loop {
                 let held = store.explain(key).await.unwrap();
                 let held: Vec<_> = held.replicas.into_iter().map(|r| (r.node, r.record.ok())).collect();

@@ -1,132 +1,102 @@
 //! A lab of real processes, started by the real program as a person would, that ends with its test.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 
+use futures_lite::future::block_on;
 use starling::client::{Client, ConnectOptions};
 use starling::lab::record::LabRecord;
 use starling::protocol::ring::entry::Name;
-use starling::transport::authority::CONFIG_DIR_VARIABLE;
 
-/// The program under test.
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_starling");
+use crate::program::{Place, Ran, eventually, runs};
 
-/// How long anything may take that takes a moment on an idle machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Looks again and again until there is something to see. Panics after [`PATIENCE`].
+/// Looks again and again until there is something to see.
+#[track_caller]
 pub(crate) fn poll<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// What a command came to.
-#[derive(Debug)]
-pub(crate) struct Said {
-    pub(crate) out: String,
-    pub(crate) err: String,
-    pub(crate) code: Option<i32>,
-}
-
-impl Said {
-    pub(crate) fn of(output: Output) -> Said {
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        Said { out: text(&output.stdout), err: text(&output.stderr), code: output.status.code() }
-    }
-
-    /// That the command was done.
-    #[track_caller]
-    pub(crate) fn done(self) -> Said {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        self
-    }
-}
-
-/// Runs the program to its end, with its own configuration directory and these words, and nothing on standard input.
-pub(crate) fn starling(config: &Path, words: &[&str]) -> Said {
-    let run =
-        Command::new(PROGRAM).args(words).env(CONFIG_DIR_VARIABLE, config).stdin(Stdio::null()).output();
-    Said::of(run.unwrap())
-}
-
-/// A process of this machine, as `/proc` shows it.
-pub(crate) fn is_alive(pid: u32) -> bool {
-    // The state follows the name, which is in parentheses and may hold anything. A zombie runs no more.
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").and_then(|(_, behind)| behind.chars().next());
-    state.is_some_and(|state| !"ZX".contains(state))
+    let mut seen = None;
+    eventually(what, || {
+        seen = look();
+        seen.is_some()
+    });
+    seen.unwrap()
 }
 
 /// All processes whose command line holds `words`.
-pub(crate) fn processes_with(words: &str) -> Vec<u32> {
+fn processes_with(words: &str) -> Vec<u64> {
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let holds = |pid: &u32| {
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
+    let holds = |pid: &u64| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).replace('\0', " ").contains(words)
     };
-    pids.filter(holds).filter(|pid| is_alive(*pid)).collect()
+    pids.filter(holds).filter(|pid| runs(*pid)).collect()
 }
 
 /// A lab in a directory that goes away with it. It reads its commands from a pipe of this process, so that it ends
 /// however the test ends.
 pub(crate) struct TestLab {
-    folder: tempfile::TempDir,
+    place: Place,
     child: Child,
 }
 
 impl TestLab {
     /// Starts one and waits until all its nodes serve.
     pub(crate) fn start(nodes: u16) -> TestLab {
-        let folder = tempfile::tempdir().unwrap();
-        let child = Command::new(PROGRAM)
-            .args(["lab", "--nodes", &nodes.to_string(), "--dir"])
-            .arg(folder.path().join("lab"))
-            .env(CONFIG_DIR_VARIABLE, folder.path().join("config"))
+        let place = Place::new();
+        let said = std::fs::File::create(place.path("said")).unwrap();
+        let child = place
+            .command(&["lab", "--nodes", &nodes.to_string(), "--dir", &place.text("lab")])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(std::fs::File::create(folder.path().join("said")).unwrap())
+            .stderr(said)
             .spawn()
             .unwrap();
-        let mut lab = TestLab { folder, child };
-        poll("the lab to start", || {
-            let said = std::fs::read_to_string(lab.folder.path().join("said")).unwrap_or_default();
+        let mut lab = TestLab { place, child };
+        eventually("the lab starts", || {
+            let said = std::fs::read_to_string(lab.place.path("said")).unwrap_or_default();
             assert!(lab.child.try_wait().unwrap().is_none(), "the lab ended: {said}");
-            said.contains("talk to them").then_some(())
+            said.contains("talk to them")
         });
         lab
     }
 
     /// Where it lives.
     pub(crate) fn dir(&self) -> PathBuf {
-        self.folder.path().join("lab")
-    }
-
-    /// The process of the lab itself.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.place.path("lab")
     }
 
     /// The process of a node, as long as it runs.
-    pub(crate) fn pid_of(&self, node: &str) -> Option<u32> {
+    pub(crate) fn pid_of(&self, node: &str) -> Option<u64> {
         let dir = self.dir().canonicalize().unwrap();
         processes_with(&format!("--data {}/{node}/data ", dir.display())).first().copied()
     }
 
-    /// Gives the lab a command, from elsewhere.
-    pub(crate) fn command(&self, line: &str) -> Said {
-        starling(&self.folder.path().join("config"), &["lab", "--dir", self.dir().to_str().unwrap(), line])
+    /// All processes that belong to it: the lab, its guardian and its nodes.
+    pub(crate) fn processes(&self) -> Vec<u64> {
+        let lab = u64::from(self.child.id());
+        let children =
+            std::fs::read_to_string(format!("/proc/{lab}/task/{lab}/children")).unwrap_or_default();
+        let dir = self.dir().canonicalize().unwrap();
+        let mut all = processes_with(&format!("--data {}/", dir.display()));
+        all.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u64>().ok()));
+        all.push(lab);
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
-    /// Kills the lab itself.
+    /// Gives the lab a command, from elsewhere.
+    pub(crate) fn command(&self, line: &str) -> Ran {
+        self.place.run(&["lab", "--dir", &self.place.text("lab"), line])
+    }
+
+    /// Runs any other command against it.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        self.place.run(&[arguments, &["--lab", &self.place.text("lab")]].concat())
+    }
+
+    /// SIGKILL for the lab itself.
     pub(crate) fn kill_the_lab(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -141,12 +111,12 @@ impl TestLab {
     /// A client that sends everything to one node.
     pub(crate) fn client_via(&self, node: &str) -> Client {
         let options = self.options().via(Name::new(node).unwrap());
-        poll("a client", || futures_lite::future::block_on(Client::connect(options.clone())).ok())
+        poll("a client", || block_on(Client::connect(options.clone())).ok())
     }
 
     /// A client that finds its way.
     pub(crate) fn client(&self) -> Client {
-        poll("a client", || futures_lite::future::block_on(Client::connect(self.options())).ok())
+        poll("a client", || block_on(Client::connect(self.options())).ok())
     }
 }
 
