@@ -25,8 +25,10 @@ use crate::transport::certificate::Credentials;
 use crate::transport::endpoint::{Endpoint, EndpointOptions};
 use crate::transport::error::BindError;
 use crate::transport::faults::Faults;
+use crate::transport::identity::Identity;
 use crate::transport::tls::Protocol;
 
+pub mod belonging;
 mod clock;
 pub mod config;
 pub mod disk;
@@ -35,6 +37,7 @@ mod peers;
 mod sessions;
 mod usage;
 
+use belonging::BelongingError;
 use clock::Clock;
 use disk::{Disk, DiskOptions, OpenError, Poisoned};
 use driver::Driver;
@@ -67,6 +70,9 @@ pub enum RunError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Disk(#[from] OpenError),
+    /// The data directory is another cluster's.
+    #[error(transparent)]
+    Belonging(#[from] BelongingError),
     /// The durable state does not fit.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -113,6 +119,9 @@ pub async fn run(
     let disk = Disk::open(&data, disk_options, move || {
         let _ = wake.try_send(());
     })?;
+    if let Identity::Node { cluster, .. } = credentials.identity() {
+        belonging::check(&data, cluster)?;
+    }
     let faults = faults.then(|| Arc::new(Faults::new(rng.fork())));
     let options = EndpointOptions { faults: faults.clone(), ..EndpointOptions::default() };
     let endpoint = Endpoint::bind(listen, &credentials, options)?;

@@ -70,6 +70,8 @@ struct Dial {
     under_way: bool,
     not_before: Moment,
     pause: Duration,
+    /// Why the last attempt failed, as the log was told.
+    problem: String,
 }
 
 impl Peers {
@@ -234,9 +236,13 @@ async fn dial_and_serve(driver: Weak<Driver>, address: SocketAddr) {
             serve(&driver, hello.node, active, receiver, early).await;
         }
         Err(problem) => {
-            tracing::debug!(%address, "cannot reach a peer: {problem}");
             let mut table = peers.lock();
             let dial = table.dials.entry(address).or_default();
+            // Told once, not at every attempt: an outage may last.
+            if dial.problem != problem {
+                tracing::warn!("cannot reach a peer, and will keep trying: {problem}");
+                dial.problem = problem;
+            }
             dial.under_way = false;
             dial.waiting.clear();
             dial.pause = (dial.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A directory for everything that a test leaves behind.
@@ -72,9 +73,15 @@ impl Place {
             .spawn()
             .unwrap();
         let log = child.stderr.take().unwrap();
+        let kept = Arc::new(Mutex::new(String::new()));
+        let node = Node { child, log: Arc::clone(&kept) };
         // Read on, or the node would stop at a full pipe.
-        std::thread::spawn(move || BufReader::new(log).lines().for_each(drop));
-        Node { child }
+        std::thread::spawn(move || {
+            for line in BufReader::new(log).lines().map_while(Result::ok) {
+                *kept.lock().unwrap() += &(line + "\n");
+            }
+        });
+        node
     }
 
     /// A cluster of one that serves at the returned address.
@@ -128,6 +135,14 @@ impl Ran {
 
 pub(crate) struct Node {
     pub(crate) child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Node {
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
 }
 
 impl Drop for Node {
