@@ -66,8 +66,8 @@ pub(super) enum Wish {
 /// What the clients know of the world when they act.
 pub(super) struct Sight<'a> {
     pub(super) now: Moment,
-    /// What the wall clock of each node shows; real clients learn it when they connect.
-    pub(super) walls: &'a [WallTime],
+    /// The time that each node tells; real clients learn it when they connect.
+    pub(super) times: &'a [WallTime],
 }
 
 /// All clients, and the history of what they did and saw.
@@ -362,14 +362,14 @@ impl Workload {
         let attempt_span = self.profile.attempt;
         let actor = &mut self.clients[client];
         let Some(ongoing) = &mut actor.ongoing else { return };
-        let host = actor.rng.index(sight.walls.len());
+        let host = actor.rng.index(sight.times.len());
         ongoing.attempts += 1;
         ongoing.attempt_until = sight.now + attempt_span;
         self.history.operations[ongoing.index].attempts = ongoing.attempts;
         if let Request::Write(write) = &mut ongoing.request {
             write.attempt = ongoing.attempts;
             if ongoing.attempts == 1 {
-                write.operation.started = sight.walls[host];
+                write.operation.started = sight.times[host];
             }
         }
         actor.requests += 1;

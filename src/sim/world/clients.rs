@@ -13,8 +13,8 @@ use crate::protocol::wire::client::{Answer, Code, Problem, Request};
 impl World {
     /// Lets the clients act on what they see.
     pub(super) fn see(&mut self, act: impl FnOnce(&mut Workload, &Sight<'_>, &mut Vec<Wish>)) {
-        let walls: Vec<WallTime> = self.hosts.iter().map(|host| host.clock.now(self.now).wall).collect();
-        act(&mut self.workload, &Sight { now: self.now, walls: &walls }, &mut self.wishes);
+        let times: Vec<WallTime> = self.hosts.iter().map(|host| host.told_time(self.now)).collect();
+        act(&mut self.workload, &Sight { now: self.now, times: &times }, &mut self.wishes);
         self.grant_wishes();
     }
 

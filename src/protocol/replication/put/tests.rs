@@ -352,6 +352,7 @@ fn a_delete_without_a_context_deletes_what_a_majority_shows() {
     assert_eq!(out, [story.respond(Answer::Written(committed(&story, dot, &[OWN, B])))]);
 }
 
+/// Without the mark another attempt of it, late by a pause or another way, would delete what was written since.
 #[test]
 fn a_delete_of_nothing_leaves_its_mark_for_its_other_attempts() {
     let gone = overwritten(&written(5, Some("v1")), 6, None);
