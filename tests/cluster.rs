@@ -1,5 +1,6 @@
 //! Real nodes in this process: real QUIC, real sled, no binary.
 #![allow(clippy::disallowed_methods, reason = "tests wait with real deadlines")]
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::net::SocketAddr;
 use std::path::Path;

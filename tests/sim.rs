@@ -3,6 +3,8 @@
 //! `STARLING_SEEDS=1000..5000 cargo test --test sim` runs others, or more; a failing seed is printed with the command
 //! that repeats it.
 
+#![allow(clippy::disallowed_methods, reason = "the run is timed for people, nothing depends on it")]
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

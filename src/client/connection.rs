@@ -113,7 +113,12 @@ impl Connection {
         if !attempt.inbox.note_open(Arc::clone(self), id, attempt.number) {
             return self.forget(id);
         }
-        let frame = ClientFrame { id, deadline_ms, request: attempt.request };
+        // The node gives up a little earlier, so that its own word on what became of the request still arrives.
+        let frame = ClientFrame {
+            id,
+            deadline_ms: deadline_ms - (deadline_ms / 8).min(250),
+            request: attempt.request,
+        };
         if let Err(error) = self.sender.push(|out| codec::encode_into(&frame, out)) {
             // Whoever takes the entry out tells its end: here, or whoever noticed first that the link is over.
             let waiting = self.state().waiting.remove(&id);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::cluster::Cluster;
 use super::error::{AdminError, AskError};
-use super::follower::TopologyAsk;
+use super::follower::{TopologyAsk, learn_anew};
 use super::operation::{self, Ask, Judgement, Target};
 use super::options::CommonOptions;
 use super::outcome::Fate;
@@ -37,7 +37,7 @@ impl Client {
 
     /// What the node of this name believes of the members.
     pub async fn topology_of(&self, node: &Name) -> Result<Topology, AskError> {
-        let target = Target::Node(self.node(node).ok_or_else(|| AskError::NoSuchNode(node.clone()))?);
+        let target = Target::Node(self.node(node).await.ok_or_else(|| AskError::NoSuchNode(node.clone()))?);
         let ask = TopologyAsk::of(&self.cluster);
         let ran = operation::run(&self.cluster, target, self.common(), None, ask).await;
         ran.map(|success| success.done).map_err(AskError::new)
@@ -45,7 +45,7 @@ impl Client {
 
     /// How the node of this name is.
     pub async fn status(&self, node: &Name) -> Result<Status, AskError> {
-        let target = Target::Node(self.node(node).ok_or_else(|| AskError::NoSuchNode(node.clone()))?);
+        let target = Target::Node(self.node(node).await.ok_or_else(|| AskError::NoSuchNode(node.clone()))?);
         let pick = |answer| match answer {
             Answer::Status(status) => Some(status),
             _ => None,
@@ -57,7 +57,7 @@ impl Client {
     ///
     /// It is sent once: if the answer is lost, the error says that it is not known whether the node did it.
     pub async fn admin(&self, node: &Name, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
-        let target = Target::Node(self.node(node).ok_or_else(|| AdminError::NoSuchNode(node.clone()))?);
+        let target = Target::Node(self.node(node).await.ok_or_else(|| AdminError::NoSuchNode(node.clone()))?);
         let pick = |answer| match answer {
             Answer::Admin(answer) => Some(answer),
             _ => None,
@@ -87,8 +87,13 @@ impl Client {
         self.cluster.options.deadlines.patience
     }
 
-    fn node(&self, name: &Name) -> Option<NodeId> {
-        self.cluster.view().named(name)
+    /// The node of this name; one that is not known yet is asked for.
+    async fn node(&self, name: &Name) -> Option<NodeId> {
+        let known = self.cluster.view().named(name);
+        if known.is_none() {
+            let _ = learn_anew(&self.cluster).await;
+        }
+        known.or_else(|| self.cluster.view().named(name))
     }
 }
 

@@ -8,8 +8,9 @@ use super::disk::Disk;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::NodeId;
 use crate::protocol::node::Node;
+use crate::protocol::replication::scope::node_time;
 use crate::protocol::ring::entry::Name;
-use crate::protocol::time::Moment;
+use crate::protocol::time::{Moment, WallTime};
 
 /// One machine.
 pub(super) struct Host {
@@ -41,6 +42,15 @@ pub(super) struct Process {
 }
 
 impl Host {
+    /// The time that the node tells its clients, by which they name their operations; what the wall shows while it is down.
+    pub(super) fn told_time(&self, now: Moment) -> WallTime {
+        let wall = self.clock.now(now).wall;
+        match &self.process {
+            Some(process) => node_time(wall, process.node.membership().clock_offset()),
+            None => wall,
+        }
+    }
+
     /// How long something takes on this disk that takes `span` on a healthy one.
     pub(super) fn slowed(&self, span: Duration) -> Duration {
         span + Duration::from_micros(span.as_micros() as u64 * self.slowness / 1_000)

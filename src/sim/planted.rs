@@ -4,10 +4,13 @@
 //! spoil is the disk, the network or the start of a node, on its way through the simulated world.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::disk::Disk;
+use super::faults::{Kind, Swarm};
+use super::network::Weather;
 use crate::protocol::causality::{Applied, Change, Dot, Put, Record};
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskRequest, MetaKey};
@@ -33,6 +36,17 @@ pub(super) enum Planted {
     LastAttemptDecides,
     /// 32: a lost record is answered as *absent*.
     LostAsAbsent,
+}
+
+/// Makes the faults more frequent in which a bug shows: a profile of its own for each that would need many seeds.
+pub(super) fn favour(planted: Option<Planted>, swarm: &mut Swarm) {
+    if matches!(planted, Some(Planted::ActorSurvives | Planted::DurableBeforeTheSync)) {
+        swarm.kinds = vec![Kind::Crash];
+        swarm.crash_after_applied_per_mille = 20;
+        swarm.sync_max = Duration::from_millis(200);
+        swarm.span_max = Duration::from_secs(3);
+        swarm.weather = Weather::fair();
+    }
 }
 
 /// Where a planted bug keeps what it needs.

@@ -10,7 +10,7 @@ use crate::protocol::causality::{ContextToken, OperationId};
 use crate::protocol::rng::Rng;
 use crate::protocol::time::{Moment, WallTime};
 use crate::protocol::wire::client::{
-    Answer, Explanation, Level, Outcome, Read, ReadAnswer, Request, Write, Written,
+    Answer, Code, Explanation, Level, Outcome, Read, ReadAnswer, Request, Write, Written,
 };
 
 /// How the clients of one run behave.
@@ -66,8 +66,8 @@ pub(super) enum Wish {
 /// What the clients know of the world when they act.
 pub(super) struct Sight<'a> {
     pub(super) now: Moment,
-    /// What the wall clock of each node shows; real clients learn it when they connect.
-    pub(super) walls: &'a [WallTime],
+    /// The time that each node tells; real clients learn it when they connect.
+    pub(super) times: &'a [WallTime],
 }
 
 /// All clients, and the history of what they did and saw.
@@ -235,7 +235,12 @@ impl Workload {
                 Outcome::Committed => self.committed(client, written, sight.now, wishes),
                 Outcome::Unknown => {
                     ongoing.in_doubt = true;
-                    self.failed(client, sight, wishes);
+                    let code = written.problem.map(|problem| problem.code);
+                    if code == Some(Code::OperationExpired) && self.clients[client].owed_by.is_some() {
+                        self.start_over(client, sight.now, wishes);
+                    } else {
+                        self.failed(client, sight, wishes);
+                    }
                 }
                 Outcome::NotApplied => self.failed(client, sight, wishes),
             },
@@ -357,14 +362,14 @@ impl Workload {
         let attempt_span = self.profile.attempt;
         let actor = &mut self.clients[client];
         let Some(ongoing) = &mut actor.ongoing else { return };
-        let host = actor.rng.index(sight.walls.len());
+        let host = actor.rng.index(sight.times.len());
         ongoing.attempts += 1;
         ongoing.attempt_until = sight.now + attempt_span;
         self.history.operations[ongoing.index].attempts = ongoing.attempts;
         if let Request::Write(write) = &mut ongoing.request {
             write.attempt = ongoing.attempts;
             if ongoing.attempts == 1 {
-                write.operation.started = sight.walls[host];
+                write.operation.started = sight.times[host];
             }
         }
         actor.requests += 1;
@@ -407,6 +412,17 @@ impl Workload {
             ongoing.attempt_until = Moment::NEVER;
             self.wake_when_due(client, wishes);
         }
+    }
+
+    /// The clocks of the nodes disagree so much that an operation which one of them began has expired for the others: what
+    /// the cluster owes is owed to a new operation.
+    fn start_over(&mut self, client: usize, now: Moment, wishes: &mut Vec<Wish>) {
+        let Some(ongoing) = self.clients[client].ongoing.take() else { return };
+        let operation = &mut self.history.operations[ongoing.index];
+        operation.ending = Ending::Unknown;
+        operation.ended = now;
+        operation.owed_by = None;
+        self.wake_at(client, now + Duration::from_millis(20), wishes);
     }
 
     fn committed(&mut self, client: usize, written: Written, now: Moment, wishes: &mut Vec<Wish>) {

@@ -186,8 +186,12 @@ impl Authority {
     /// up with the same authority.
     pub fn load_or_create(dir: &Path) -> Result<Authority, AuthorityError> {
         match Authority::load(dir) {
-            Err(AuthorityError::Io { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && is_absent_or_empty(dir) => {}
+            Err(AuthorityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                if !is_absent_or_empty(dir) {
+                    // Either something is missing there, or another process was faster, after the first look.
+                    return Authority::load(dir);
+                }
+            }
             other => return other,
         }
         match Authority::create("Starling development authority")?.save(dir) {
@@ -365,6 +369,29 @@ mod tests {
         assert_eq!(left.len(), 1, "nothing but the authority stays: {left:?}");
         let mode = fs::metadata(home.join(KEY_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn an_authority_that_appears_between_two_looks_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::create("test").unwrap();
+        // The moment between the looks is a matter of microseconds: the other process appears a little later each time.
+        for round in 0..400 {
+            let (home, beside) =
+                (dir.path().join(format!("{round}")), dir.path().join(format!("{round}.new")));
+            authority.write_beside(&beside).unwrap();
+            let barrier = Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    (0..round * 10).for_each(|_| std::hint::spin_loop());
+                    // It fails if this round's other thread was faster, which is not what is tried here.
+                    let _ = fs::rename(&beside, &home);
+                });
+                barrier.wait();
+                Authority::load_or_create(&home).unwrap();
+            });
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! synced for each group and sled fed behind it.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark ends at the first surprise")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -8,6 +8,7 @@
 //! A closed loop: so many requests are always in flight, the server answers each batch inline, the client sends the
 //! next request for every answer. Processor time is that of the process, which holds both ends.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run has nothing better to say")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
 use std::time::{Duration, Instant};
 

@@ -182,8 +182,11 @@ impl Detector {
             let case = self.cases.entry(id).or_default();
             if health == Some(Health::Suspect) {
                 case.suspected.get_or_insert(now);
-            } else {
-                case.suspected = None;
+            } else if case.suspected.take().is_some() {
+                // It refuted, and may go on without answering this node, as a member does that is heard one way only.
+                // Helpers are asked anew before the next accusation: otherwise each refutation would call forth the next
+                // accusation at once, for ever, at the speed of the network.
+                *case = Case::default();
             }
             let heard = links.last_heard(id).is_some_and(|at| now.since(at) < patience);
             if heard && silence < patience * DEAF_AFTER {

@@ -137,15 +137,12 @@ impl Put {
         mut context: VersionVector,
         scope: &mut Scope<'_>,
     ) -> Progress {
-        let Gathered { record, replies, .. } = gathered;
+        let Gathered { record, .. } = gathered;
         if self.write.value.is_none() && self.write.context.is_none() {
-            match &record {
-                Some(record) if !record.siblings().is_empty() && !record.is_tombstone() => {
-                    context = record.context().clone();
-                }
-                Some(record) if record.operations().find(self.write.operation).is_some() => {}
-                _ => return self.has_nothing_to_delete(record.as_ref(), replies, scope),
-            }
+            // Also where there is nothing to delete a tombstone is written: it carries the mark of the operation. Without
+            // it another attempt, one that waited in a paused node or went another way, would find no trace of this one
+            // and delete what was written after the client had its answer.
+            context = record.as_ref().map(|record| record.context().clone()).unwrap_or_default();
         }
         match execute(self.request, &self.write, context, record, scope) {
             Ok(state) => {
@@ -154,26 +151,6 @@ impl Put {
             }
             Err(problem) => self.refuse(problem, scope),
         }
-    }
-
-    /// Ends a delete that found no value. A tombstone of nothing would only be in the way of others.
-    fn has_nothing_to_delete(
-        &self,
-        record: Option<&Record>,
-        replies: Vec<NodeId>,
-        scope: &mut Scope<'_>,
-    ) -> Progress {
-        let written = Written {
-            outcome: Outcome::Committed,
-            context: record.map(|record| scope.seal(record, &self.write.key)),
-            dot: None,
-            siblings: record.map_or(0, |record| record.siblings().len() as u32),
-            acks: replies,
-            hinted: Vec::new(),
-            problem: None,
-        };
-        scope.answer(self.origin, Answer::Written(written));
-        Progress::Done
     }
 
     /// The own disk executed the change, for which `issued` had been issued.

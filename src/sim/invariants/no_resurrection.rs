@@ -1,10 +1,13 @@
 //! Invariant 7, and the half of invariant 2 that clients can see: what was deleted or overwritten stays so.
 //!
-//! Once a write is committed whose client had been shown a value and sent the context it got with it, no read that
-//! meets the write's quorum shows that value again. A value that comes back is a resurrected delete, or a false
+//! Once a write is committed whose client had been shown a value and sent the context it got with it, no read of all
+//! owners shows that value again. A value that comes back is a resurrected delete, or a false
 //! sibling.
 //!
-//! Not judged while the clocks of the nodes disagree by more than the lifetime of an operation id: then records forget
+//! Reads of fewer owners are not judged: an attempt of the value's own write that surfaces late is recognised by the mark
+//! of the one that was superseded, and that mark may be with a single owner as yet.
+//!
+//! Not judged either while the clocks of the nodes disagree by more than the lifetime of an operation id: then records forget
 //! operations too early, and a second attempt (a node makes some of its own, when it passes a request on) can bring a
 //! value back. That limit is documented.
 
@@ -14,9 +17,8 @@ use super::super::history::{Basis, History, WriteId};
 use super::supersession::Writes;
 use super::{Invariant, Violation, seconds};
 use crate::protocol::time::Moment;
-use crate::protocol::wire::client::Level;
 
-/// Judges every read that was answered, against the committed writes whose quorum it must meet.
+/// Judges every read that was answered, of all owners, against the committed writes.
 #[must_use]
 pub fn judge(history: &History) -> Vec<Violation> {
     let mut violations = Vec::new();
@@ -25,11 +27,10 @@ pub fn judge(history: &History) -> Vec<Violation> {
     }
     for (key, operations) in history.by_key() {
         let writes = Writes::of(history, &operations);
-        // For each number of owners that a write waited for: what is dead since when, and by which write.
-        let mut dead: BTreeMap<usize, BTreeMap<WriteId, (Moment, WriteId)>> = BTreeMap::new();
+        // What is dead since when, and by which write.
+        let mut dead: BTreeMap<WriteId, (Moment, WriteId)> = BTreeMap::new();
         for write in writes.iter().filter(|write| write.is_committed()) {
             let Basis::Shown(shown) = write.basis else { continue };
-            let dead = dead.entry(write.w.of(history.owners)).or_default();
             for id in shown {
                 let by = (write.operation.ended, write.id);
                 let since = dead.entry(*id).or_insert(by);
@@ -38,13 +39,10 @@ pub fn judge(history: &History) -> Vec<Violation> {
         }
         let back = operations.iter().find_map(|&index| {
             let read = &history.operations[index];
-            let (r, seen) = read.as_answered()?;
+            let (_, seen) = read.as_answered().filter(|(r, _)| r.of(history.owners) == history.owners)?;
             let visible: BTreeSet<WriteId> = seen.ids();
-            dead.iter()
-                .filter(|(w, _)| history.overlap(r, Level::Count(u8::try_from(**w).unwrap_or(u8::MAX))))
-                .flat_map(|(_, dead)| visible.iter().filter_map(|id| dead.get(id).map(|by| (*id, *by))))
-                .find(|(_, (since, _))| *since < read.invoked)
-                .map(|(id, by)| (read, id, by))
+            let mut back = visible.iter().filter_map(|id| dead.get(id).map(|by| (*id, *by)));
+            back.find(|(_, (since, _))| *since < read.invoked).map(|(id, by)| (read, id, by))
         });
         if let Some((read, id, (since, by))) = back {
             let evidence = format!(
@@ -65,11 +63,13 @@ pub fn judge(history: &History) -> Vec<Violation> {
 mod tests {
     use super::super::fixture::Story;
     use super::*;
+    use crate::protocol::wire::client::Level;
 
     #[test]
     fn a_deleted_value_that_is_read_again_is_reported() {
         let mut story = Story::new(3);
-        story.put(1, &[], 0..10).delete(2, &[1], 20..30).read(&[], 40..50).read(&[1], 60..70);
+        story.put(1, &[], 0..10).delete(2, &[1], 20..30).read_of(Level::All, &[], 40..50);
+        story.read_of(Level::All, &[1], 60..70);
         let violations = judge(&story.history);
         assert_eq!(violations.len(), 1);
         assert!(violations[0].evidence.contains("shown v1"), "{}", violations[0]);
@@ -86,16 +86,16 @@ mod tests {
     fn what_is_not_settled_may_be_shown() {
         let mut story = Story::new(3);
         // Beside the write, after one of unknown outcome, from too few owners, and a true sibling.
-        story.put(1, &[], 0..10).put(2, &[1], 20..30).read(&[1], 25..35);
-        story.put(3, &[], 40..50).unknown_put(4, &[3], 52..55).read(&[2, 3], 60..70);
-        story.read_of(Level::One, &[1], 80..90).remains(&[2, 4]);
+        story.put(1, &[], 0..10).put(2, &[1], 20..30).read_of(Level::All, &[1], 25..35);
+        story.put(3, &[], 40..50).unknown_put(4, &[3], 52..55).read_of(Level::All, &[2, 3], 60..70);
+        story.read(&[1], 80..90).remains(&[2, 4]);
         assert_eq!(judge(&story.history), []);
     }
 
     #[test]
     fn while_clocks_disagree_a_retry_may_bring_a_value_back() {
         let mut story = Story::new(3);
-        story.put(1, &[], 0..10).delete(2, &[1], 20..30).read(&[1], 60..70);
+        story.put(1, &[], 0..10).delete(2, &[1], 20..30).read_of(Level::All, &[1], 60..70);
         assert_eq!(judge(&story.history).len(), 1);
         story.history.retries_are_exact = false;
         assert_eq!(judge(&story.history), []);

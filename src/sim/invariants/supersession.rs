@@ -11,11 +11,17 @@ pub(super) struct Writes<'a> {
     successors: BTreeMap<WriteId, Vec<WriteId>>,
     /// Deletes that looked for themselves what there was to delete.
     sweeping: Vec<WriteId>,
+    retries_are_exact: bool,
 }
 
 impl<'a> Writes<'a> {
     pub(super) fn of(history: &'a History, operations: &[usize]) -> Writes<'a> {
-        let mut writes = Writes { by_id: BTreeMap::new(), successors: BTreeMap::new(), sweeping: Vec::new() };
+        let mut writes = Writes {
+            by_id: BTreeMap::new(),
+            successors: BTreeMap::new(),
+            sweeping: Vec::new(),
+            retries_are_exact: history.retries_are_exact,
+        };
         for &index in operations {
             let Some(write) = history.operations[index].as_write(index) else { continue };
             match write.basis {
@@ -72,8 +78,12 @@ impl<'a> Writes<'a> {
     fn is_swept(&self, id: WriteId, until: Moment) -> bool {
         let Some(swept) = self.get(id) else { return false };
         self.sweeping.iter().filter_map(|delete| self.get(*delete)).any(|delete| {
-            // One that was not answered may still be under way.
-            let ended = if delete.is_committed() { delete.operation.ended } else { Moment::NEVER };
+            // One that was not answered may still be under way; and while clocks disagree, another attempt of one that was.
+            let ended = if delete.is_committed() && self.retries_are_exact {
+                delete.operation.ended
+            } else {
+                Moment::NEVER
+            };
             delete.is_possible() && delete.operation.invoked < until && swept.operation.invoked < ended
         })
     }

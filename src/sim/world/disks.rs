@@ -1,0 +1,107 @@
+//! What nodes ask of their disks, and what the disks make of it.
+
+use std::time::Duration;
+
+use super::super::host;
+#[cfg(test)]
+use super::super::planted::Planted;
+use super::super::trace::{self, About};
+use super::{Event, World};
+use crate::protocol::causality::Change;
+use crate::protocol::input::Input;
+use crate::protocol::storage::op::{DiskReply, DiskRequest};
+
+impl World {
+    pub(super) fn ask_disk(&mut self, index: usize, request: DiskRequest) {
+        if let Some((key, text)) = trace::show_disk_request(&request) {
+            let key = key.clone();
+            self.note(About::Key(&key), || format!("{} {text} {}", host::name(index), trace::show_key(&key)));
+        }
+        if let DiskRequest::Update { key, change: Change::Merge { record, .. }, .. } = &request {
+            self.violations.extend(self.dots.passed(key, record));
+        }
+        #[cfg(test)]
+        self.planted.saw_disk_request(&request);
+        let delay = Duration::from_micros(self.rng.between(5, 100));
+        let host = &mut self.hosts[index];
+        host.disk.submit(request);
+        let Some(process) = &mut host.process else { return };
+        if !process.disk_is_busy {
+            process.disk_is_busy = true;
+            let (at, boot) = (self.now + host.slowed(delay), host.boot);
+            self.schedule(at, Event::DiskWorks { host: index, boot });
+        }
+    }
+
+    pub(super) fn disk_works(&mut self, index: usize, boot: u64) {
+        let host = &mut self.hosts[index];
+        let Some(process) = &mut host.process else { return };
+        if host.boot != boot {
+            return;
+        }
+        process.disk_is_busy = false;
+        match host.disk.execute() {
+            Ok(replies) => {
+                let may_crash = replies.iter().any(|reply| matches!(reply, DiskReply::Applied { .. }));
+                self.disk_replies(index, boot, replies);
+                self.disk_writes(index);
+                if may_crash && self.is_safe && self.rng.chance(self.swarm.crash_after_applied_per_mille) {
+                    let down = self.down_time();
+                    self.crash(index, down, "crashes after applying, before anything is durable");
+                }
+            }
+            Err(error) => self.insane(index, &format!("cannot work on its disk: {error}")),
+        }
+    }
+
+    fn disk_writes(&mut self, index: usize) {
+        let longest = u64::try_from(self.swarm.sync_max.as_micros()).unwrap_or(u64::MAX);
+        let host = &mut self.hosts[index];
+        #[cfg(test)]
+        let has_started = host.process.as_ref().is_some_and(|process| process.has_started);
+        if let Some(_through) = host.disk.write() {
+            let delay = host.slowed(Duration::from_micros(self.rng.between(100, longest.max(100))));
+            let (at, boot) = (self.now + delay, host.boot);
+            self.schedule(at, Event::DiskSynced { host: index, boot });
+            #[cfg(test)]
+            if has_started && self.planted.is(Planted::DurableBeforeTheSync) {
+                self.disk_replies(index, boot, vec![DiskReply::Durable { through: _through }]);
+            }
+        }
+    }
+
+    pub(super) fn disk_synced(&mut self, index: usize, boot: u64) {
+        if self.hosts[index].boot != boot || self.hosts[index].process.is_none() {
+            return;
+        }
+        match self.hosts[index].disk.sync(&mut self.rng) {
+            Ok(replies) => {
+                self.disk_replies(index, boot, replies);
+                self.disk_writes(index);
+                if self.is_safe && self.rng.chance(self.swarm.crash_after_durable_per_mille) {
+                    let down = self.down_time();
+                    self.crash(index, down, "crashes after a sync");
+                }
+            }
+            Err(error) => self.insane(index, &format!("cannot sync its disk: {error}")),
+        }
+    }
+
+    fn disk_replies(&mut self, index: usize, boot: u64, replies: Vec<DiskReply>) {
+        for reply in replies {
+            // The node may have stopped at the one before.
+            if self.hosts[index].boot != boot || self.hosts[index].process.is_none() {
+                return;
+            }
+            let (kind, number) = match &reply {
+                DiskReply::Applied { lsn, ticket, .. } => (b'u', lsn.0 << 32 | ticket.0),
+                DiskReply::Read { lsn, ticket, .. } => (b'r', lsn.0 << 32 | ticket.0),
+                DiskReply::MetaApplied { lsn, .. } => (b'm', lsn.0),
+                DiskReply::Durable { through } => (b'd', through.0),
+            };
+            self.trace.event(self.now, kind, index, number);
+            self.note(About::Chatter, || format!("{} {}", host::name(index), trace::show_disk_reply(&reply)));
+            self.input(index, Input::Disk(reply));
+        }
+    }
+}
