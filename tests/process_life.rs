@@ -101,7 +101,7 @@ fn a_node_that_is_told_to_stop_under_load_loses_nothing_and_says_goodbye() {
     for worker in workers {
         for key in block_on(worker) {
             let reading = block_on(client.get(&key).r(Level::All).into_future()).unwrap();
-            assert_eq!(reading.values(), [key.clone()], "{key}");
+            assert_eq!(reading.values(), std::slice::from_ref(&key), "{key}");
             count += 1;
         }
     }

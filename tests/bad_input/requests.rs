@@ -46,7 +46,7 @@ fn a_value_has_at_most_a_mebibyte() {
         let error = block_on(client.put_with(&seen, vec![0; bytes]).into_future()).unwrap_err();
         assert!(matches!(error, WriteError::NotApplied { .. }), "{error:?}");
         assert_eq!(error.problem().code, Code::ValueTooLarge, "{error}");
-        assert!(error.to_string().contains("1048576"), "{error}");
+        assert!(error.to_string().contains("at most"), "{error}");
     }
     assert_eq!(block_on(client.get("large").into_future()).unwrap().values(), [largest]);
     victim.is_unharmed();

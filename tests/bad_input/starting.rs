@@ -151,15 +151,16 @@ fn surplus_founders_are_told() {
     };
     let (_n1, _n2) = (found("n1", &one, &two), found("n2", &two, &one));
     eventually("the cluster", || place.run(&["put", "k", "v", "--connect", &one]).code == Some(0));
-    let three = free();
-    let n3 = found("n3", &three, &one);
-    eventually("it says why it does not serve", || {
-        let status = place.run(&["status", "--json", "--connect", &three]);
-        status.code == Some(0) && status.json()["serving"] == serde_json::json!(false)
-    });
+    let (three, data) = (free(), place.text("n3"));
+    let surplus = found("n3", &three, &one);
+    let words = "was founded without this node; start it without --found";
+    logs(&surplus, words);
+    assert!(place.run(&["status", "--connect", &three]).ok().out.contains(words), "its status says so too");
+    place.run(&["get", "k", "--deadline", "1s", "--connect", &three]).failed(1, words);
+    drop(surplus);
+    let _n3 = place.node(&["--data", &data, "--name", "n3", "--listen", &three, "--seed", &one]);
     eventually("it is a member that learns", || {
         place.run(&["members", "--json", "--connect", &one]).out.contains("learning")
     });
-    drop(n3);
     place.run(&["get", "k", "--connect", &two]).ok();
 }
