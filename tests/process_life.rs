@@ -24,7 +24,7 @@ use starling::protocol::wire::client::Health;
 
 const SHORT: Duration = Duration::from_millis(300);
 
-/// How long trouble lasts, in seconds. More for figures: `STARLING_TROUBLE=20`.
+/// How long trouble lasts, in seconds. `STARLING_TROUBLE=20` for figures.
 fn trouble() -> Duration {
     Duration::from_secs(std::env::var("STARLING_TROUBLE").map_or(6, |text| text.parse().unwrap()))
 }
@@ -101,7 +101,7 @@ fn a_node_that_is_told_to_stop_under_load_loses_nothing_and_says_goodbye() {
     for worker in workers {
         for key in block_on(worker) {
             let reading = block_on(client.get(&key).r(Level::All).into_future()).unwrap();
-            assert!(reading.values().iter().eq([&key]), "{key}: {reading:?}");
+            assert_eq!(reading.values(), std::slice::from_ref(&key), "{key}");
             count += 1;
         }
     }

@@ -48,6 +48,7 @@ pub struct Node {
     coordinator: Coordinator,
     desk: Desk,
     latency: Latency,
+    doubts: Vec<NodeId>,
     counts: Counts,
     rng: Rng,
 }
@@ -360,6 +361,9 @@ impl Node {
         if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
             coordinator.tick(&mut scope);
         }
+        for node in std::mem::take(&mut self.doubts) {
+            self.membership.doubt(now, node);
+        }
     }
 
     fn on_stop(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -470,6 +474,7 @@ impl Node {
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,
+            doubts: &mut self.doubts,
             out,
         };
         Some((&mut self.coordinator, scope))

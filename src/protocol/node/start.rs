@@ -108,6 +108,7 @@ impl Node {
             coordinator: Coordinator::new(&mut rng),
             desk,
             latency: Latency::default(),
+            doubts: Vec::new(),
             counts: Counts::default(),
             rng,
             config,

@@ -120,6 +120,7 @@ pub(super) struct Story {
     pub(super) author: Author,
     pub(super) desk: Desk,
     pub(super) latency: Latency,
+    pub(super) doubts: Vec<NodeId>,
     pub(super) coordinator: Coordinator,
     /// What the disk holds.
     pub(super) disk: BTreeMap<Bytes, Record>,
@@ -157,6 +158,7 @@ impl Story {
             author,
             desk: Desk::default(),
             latency: Latency::default(),
+            doubts: Vec::new(),
             coordinator: Coordinator::new(&mut Rng::from_number(1)),
             disk: BTreeMap::new(),
             lost: Vec::new(),
@@ -181,6 +183,7 @@ impl Story {
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,
+            doubts: &mut self.doubts,
             out: &mut out,
         };
         act(&mut self.coordinator, &mut scope);

@@ -122,6 +122,7 @@ impl Gather {
             for node in self.quorum.silent() {
                 // The own disk loses no requests.
                 if node != scope.own && self.was_asked(node) && scope.can_reach(node) {
+                    scope.doubt(node);
                     self.ask(node, scope);
                 }
             }

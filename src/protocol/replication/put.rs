@@ -221,6 +221,8 @@ impl Put {
                     let problem = scope.unavailable(scope.slot_of(&self.write.key).read_set(), need);
                     return self.give_up(problem, scope);
                 }
+                let own = scope.own;
+                holders.silent().filter(|node| *node != own).for_each(|node| scope.doubt(node));
                 self.fan_out(scope);
                 Progress::Pending
             }

@@ -74,6 +74,8 @@ pub struct Scope<'a> {
     pub desk: &'a mut Desk,
     /// How long replicas take.
     pub latency: &'a mut Latency,
+    /// Nodes that did not answer in time: the membership looks after them at once.
+    pub doubts: &'a mut Vec<NodeId>,
     /// Where outputs go.
     pub out: &'a mut Vec<Output>,
 }
@@ -108,6 +110,13 @@ impl Scope<'_> {
     #[must_use]
     pub fn can_reach(&self, node: NodeId) -> bool {
         node == self.own || self.peers.is_reachable(node)
+    }
+
+    /// A node that seemed reachable did not answer in time.
+    pub fn doubt(&mut self, node: NodeId) {
+        if !self.doubts.contains(&node) {
+            self.doubts.push(node);
+        }
     }
 
     /// Sends a message to another node.

@@ -115,6 +115,8 @@ fn silent_owners_are_sent_the_record_again_and_those_that_answered_are_not() {
     assert_eq!(story.pass(Duration::from_millis(1)), again);
     assert_eq!(story.pass(Duration::from_millis(499)), []);
     assert_eq!(story.pass(Duration::from_millis(1)), again);
+    // And the membership is asked to look after it.
+    assert_eq!(story.doubts, [C]);
 }
 
 #[test]
