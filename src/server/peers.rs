@@ -32,6 +32,9 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// A stranger who is refused again and again for the same reason is told of in the log this often.
+const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(60);
+
 /// A superfluous link stays this long for what is under way on it.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -50,6 +53,8 @@ struct Table {
     dials: BTreeMap<SocketAddr, Dial>,
     /// Who answered at an address the last time.
     known: BTreeMap<SocketAddr, NodeId>,
+    /// Why somebody was refused, and when the log was told.
+    refusal: Option<(String, Moment)>,
 }
 
 /// The link that messages to a node go out on.
@@ -137,7 +142,7 @@ impl Peers {
                 serve(&driver, peer, active, receiver, early).await;
             }
             Err((code, reason)) => {
-                tracing::warn!(from = %sender.remote_address(), "refused a peer: {reason}");
+                strong.peers().tell_of_refusal(sender.remote_address(), &reason);
                 sender.close(code, &reason);
             }
         }
@@ -189,6 +194,20 @@ impl Peers {
             });
         }
         new
+    }
+
+    /// Tells the log, but does not let somebody who tries for ever fill it.
+    fn tell_of_refusal(&self, from: SocketAddr, reason: &str) {
+        let now = self.clock.now().monotonic;
+        let mut table = self.lock();
+        let is_told = table
+            .refusal
+            .as_ref()
+            .is_some_and(|(told, at)| told == reason && now.since(*at) < REFUSALS_TOLD_EVERY);
+        if !is_told {
+            tracing::warn!(%from, "refused a peer: {reason}");
+            table.refusal = Some((reason.to_owned(), now));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -266,9 +285,8 @@ async fn dial(endpoint: &Endpoint, address: SocketAddr, own: Hello) -> Result<Di
     match greet(&sender, &mut receiver, &own, &mut early).await {
         Ok(hello) => Ok(Dialled { own, hello, sender, receiver, early }),
         Err((code, reason)) => {
-            tracing::warn!(%address, "refused a peer: {reason}");
             sender.close(code, &reason);
-            Err(reason)
+            Err(format!("{address}: {reason}"))
         }
     }
 }

@@ -5,6 +5,7 @@
 //! DIR/format   which format everything here has, and the identity of the log
 //! DIR/log/     the write-ahead log
 //! DIR/store/   the store behind it
+//! DIR/cluster  the name of the cluster that the data belongs to (`server::belonging`)
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
