@@ -18,7 +18,7 @@ use crate::protocol::input::Input;
 use crate::protocol::node::Node;
 use crate::protocol::output::{Notice, Output};
 use crate::protocol::storage::op::DiskReply;
-use crate::protocol::time::Moment;
+use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::client::{Answer, AnswerFrame};
 use crate::protocol::wire::peer::{Hello, PeerMessage};
 use crate::transport::link::{CloseCode, LinkSender};
@@ -43,6 +43,8 @@ struct Core {
     sessions: BTreeMap<SessionId, LinkSender>,
     next_session: u64,
     outputs: Vec<Output>,
+    /// Empty; its memory is used over and over by [`Driver::settle`].
+    carrying_out: Vec<Output>,
     replies: Vec<DiskReply>,
     armed: Moment,
 }
@@ -62,6 +64,7 @@ impl Driver {
             sessions: BTreeMap::new(),
             next_session: 0,
             outputs,
+            carrying_out: Vec::new(),
             replies: Vec::new(),
             armed: Moment::NEVER,
         };
@@ -75,19 +78,20 @@ impl Driver {
         };
         let driver = Arc::new(driver);
         driver.peers.drive(&driver);
-        driver.settle(&mut driver.lock());
+        driver.settle(&mut driver.lock(), clock.now());
         driver
     }
 
     /// Lets the node handle inputs, in order.
     pub(super) fn handle(&self, inputs: impl IntoIterator<Item = Input>) {
         let mut core = self.lock();
+        // A batch takes well under a millisecond, so all of it happens now.
+        let now = self.clock.now();
+        let Core { node, outputs, .. } = &mut *core;
         for input in inputs {
-            let now = self.clock.now();
-            let Core { node, outputs, .. } = &mut *core;
             node.handle(now, input, outputs);
         }
-        self.settle(&mut core);
+        self.settle(&mut core, now);
     }
 
     /// Lets the node handle what a peer said.
@@ -158,8 +162,9 @@ impl Driver {
         let Some(disk) = core.disk.as_mut() else { return };
         match disk.poll(&mut core.replies) {
             Ok(()) => {
-                self.take_replies(core);
-                self.settle(core);
+                let now = self.clock.now();
+                take_replies(core, now);
+                self.settle(core, now);
             }
             Err(poisoned) => self.poison(poisoned),
         }
@@ -200,12 +205,15 @@ impl Driver {
     }
 
     /// Carries out all outputs and all that follow from them.
-    fn settle(&self, core: &mut Core) {
+    fn settle(&self, core: &mut Core, now: Now) {
+        let mut outputs = std::mem::take(&mut core.carrying_out);
         while !core.outputs.is_empty() {
-            for output in std::mem::take(&mut core.outputs) {
-                self.carry_out(core, output);
+            std::mem::swap(&mut outputs, &mut core.outputs);
+            for output in outputs.drain(..) {
+                self.carry_out(core, output, now);
             }
         }
+        core.carrying_out = outputs;
         if let Some(disk) = core.disk.as_mut() {
             disk.kick();
         }
@@ -216,26 +224,18 @@ impl Driver {
         }
     }
 
-    fn carry_out(&self, core: &mut Core, output: Output) {
+    fn carry_out(&self, core: &mut Core, output: Output, now: Now) {
         match output {
-            Output::Send { to, message } => self.peers.send(to, &message),
+            Output::Send { to, message } => self.peers.send(now.monotonic, to, &message),
             Output::Respond { session, id, answer } => self.respond(core, session, id, answer),
             Output::Disk(request) => {
                 let Some(disk) = core.disk.as_mut() else { return };
                 match disk.submit(request, &mut core.replies) {
-                    Ok(()) => self.take_replies(core),
+                    Ok(()) => take_replies(core, now),
                     Err(poisoned) => self.poison(poisoned),
                 }
             }
             Output::Notice(notice) => self.on_notice(core, &notice),
-        }
-    }
-
-    fn take_replies(&self, core: &mut Core) {
-        let now = self.clock.now();
-        let Core { node, replies, outputs, .. } = core;
-        for reply in replies.drain(..) {
-            node.handle(now, Input::Disk(reply), outputs);
         }
     }
 
@@ -279,5 +279,13 @@ impl Driver {
 
     fn poison(&self, poisoned: Poisoned) {
         let _ = self.poisoned.0.try_send(poisoned);
+    }
+}
+
+/// Lets the node handle what the disk has answered.
+fn take_replies(core: &mut Core, now: Now) {
+    let Core { node, replies, outputs, .. } = core;
+    for reply in replies.drain(..) {
+        node.handle(now, Input::Disk(reply), outputs);
     }
 }

@@ -95,8 +95,7 @@ impl Peers {
     }
 
     /// Sends a message, now or as soon as there is a connection, or drops it. Never waits.
-    pub(super) fn send(&self, to: Destination, message: &PeerMessage) {
-        let now = self.clock.now().monotonic;
+    pub(super) fn send(&self, now: Moment, to: Destination, message: &PeerMessage) {
         let mut table = self.lock();
         let (id, address) = match to {
             Destination::Node { id, address } => (Some(id), address),

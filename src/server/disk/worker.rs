@@ -7,7 +7,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{self, Builder, JoinHandle};
 use std::time::Duration;
 
 use super::log::SegmentedLog;
@@ -18,6 +18,14 @@ use crate::protocol::storage::log::Group;
 use crate::protocol::storage::op::Lsn;
 use crate::protocol::storage::store::{Store, StoreError, sums_of};
 use crate::protocol::storage::sums::Sums;
+
+/// A feed of fewer bytes than this is followed by a [`PAUSE`], in which more entries gather. By bytes and not by entries,
+/// since the backlog is bounded in bytes.
+const SMALL_FEED_BYTES: u64 = 256 << 10;
+
+/// Nobody waits for a feed, and each costs two wake-ups and a note of the position, however small it is. Long enough to
+/// make these rare, short enough that the pages which the updates have read are still in sled's cache.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the writer does.
 pub(super) enum WriterJob {
@@ -172,6 +180,9 @@ pub(super) fn feeder(
             match job {
                 FeederJob::Feed(feed) => {
                     store.replace(&feed.batch, feed.through).map_err(store_failed)?;
+                    if feed.bytes() < SMALL_FEED_BYTES {
+                        thread::sleep(PAUSE);
+                    }
                     reporter.report(Event::Fed(feed));
                 }
                 FeederJob::Checkpoint(through) => {
