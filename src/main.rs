@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use tikv_jemallocator::Jemalloc;
+use mimalloc::MiMalloc;
 
 /// sled allocates every key and value of a page on its own, on one thread, and frees them on another. glibc's allocator
 /// spends a quarter of a node's time on that and keeps twice the memory.
 #[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     starling::cli::main()
