@@ -24,7 +24,7 @@ use crate::protocol::wire::client::Level;
 /// Put load on a cluster and measure it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A closed loop: each of --in-flight workers sends its next operation when the last one was answered. Every worker's puts
+A closed loop: each of --in-flight workers sends its next operation when the last one was answered. Every worker's puts \
 carry the context of its last operation on the key, so no concurrent values pile up. First all keys are written once.
 
 Examples:

@@ -10,7 +10,7 @@ use crate::transport::identity::Role;
 /// Make an authority and issue certificates
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Make one authority for a cluster, keep its key where the nodes are not, and hand each node and client the three files
+Make one authority for a cluster, keep its key where the nodes are not, and hand each node and client the three files \
 that were issued to it. On one machine none of this is needed: a development authority is made on first use.
 
 Examples:

@@ -11,7 +11,7 @@ use crate::protocol::wire::client::Level;
 /// Delete a key
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A delete with the context of a get deletes what the get showed. One without reads first and deletes what it read. A
+A delete with the context of a get deletes what the get showed. One without reads first and deletes what it read. A \
 value that is written at the same time stays.
 
 Examples:

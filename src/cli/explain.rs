@@ -12,7 +12,7 @@ use crate::protocol::wire::client::Explanation;
 /// Show what each owner of a key holds
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Asks every owner for its own record, merged with nobody's. `context` lists the newest write that the record has seen of
+Asks every owner for its own record, merged with nobody's. `context` lists the newest write that the record has seen of \
 each actor; an actor is one start of one node. Needs a certificate of the role admin.
 
 Examples:

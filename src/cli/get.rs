@@ -10,8 +10,8 @@ use crate::protocol::wire::client::Level;
 /// Read the values of a key
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Values go to standard output, one a line; who replied and the context, for the next put of the key, to standard error.
-There is more than one value if writers did not know of each other. Put one back with the context to resolve them.
+Values go to standard output, one a line; who replied and the context, for the next put of the key, to standard error. \
+There is more than one value if writers did not know of each other. Put one back with the context to resolve them. \
 A key that is absent is an answer: exit code 0. Too few owners in reach is not: exit code 1.
 
 Examples:

@@ -14,7 +14,7 @@ use crate::protocol::wire::client::{Health, MemberView, Topology};
 /// Show the members of the cluster as one node believes them to be
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-`stage` is active for members of the ring, learning for those that wait to be admitted. `health` is what gossip says of
+`stage` is active for members of the ring, learning for those that wait to be admitted. `health` is what gossip says of \
 a member; `reachable` is whether the answering node can reach it now, which is what requests go by.
 
 Examples:

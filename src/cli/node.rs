@@ -17,7 +17,7 @@ use crate::transport::identity::Identity;
 /// Run one node
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Without --seed and --found a node founds a cluster of one. To found a cluster of several, start as many nodes as it is
+Without --seed and --found a node founds a cluster of one. To found a cluster of several, start as many nodes as it is \
 to have, each with the same --found and with the others as seeds. A node with seeds and without --found joins.
 
 Every setting can stand in a file as well (--config), under the name of its flag; a flag wins over the file.
@@ -49,10 +49,10 @@ pub(crate) struct NodeArgs {
     /// What people call it; unique in the cluster [default: made from the address]
     #[arg(long)]
     name: Option<String>,
-    /// What fails together with it: a rack, a room [default: default]
+    /// What fails together with it: a rack, a room; counts at founding only [default: default]
     #[arg(long)]
     zone: Option<String>,
-    /// Its share of the ring, relative to the others [default: 1]
+    /// Its share of the ring, relative to the others; counts at founding only [default: 1]
     #[arg(long)]
     weight: Option<u16>,
     /// Replicas of every key; counts at founding only [default: 3]

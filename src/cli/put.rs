@@ -12,7 +12,7 @@ use crate::protocol::wire::client::Level;
 /// Store a value
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A put with the context of a get replaces the values that the get showed. A put without one replaces nothing: if the key
+A put with the context of a get replaces the values that the get showed. A put without one replaces nothing: if the key \
 has a value already, both stand side by side until somebody resolves them.
 
 Examples:

@@ -13,7 +13,7 @@ use super::session::Session;
 /// Run operations from standard input, one per line
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every line is answered by one line, in order and at once. A line that is no operation is answered by an error, and the
+Every line is answered by one line, in order and at once. A line that is no operation is answered by an error, and the \
 shell goes on. It ends at the end of input or at `exit`; the exit code is 1 if any line failed.
 
 Lines are words, quoted as in a shell, with options as w=one; or JSON objects:

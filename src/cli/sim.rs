@@ -13,7 +13,7 @@ use crate::sim::{self, Options, Recording, Report};
 /// Run whole clusters in virtual time and judge them
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A seed decides everything: faults, timing, operations. The same seed gives the same trace hash on every machine. The exit
+A seed decides everything: faults, timing, operations. The same seed gives the same trace hash on every machine. The exit \
 code is 1 if any run violated an invariant; the report then says how to repeat it.
 
 Examples:

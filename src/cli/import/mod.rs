@@ -31,8 +31,8 @@ use parse::{Format, Pair};
 /// Load a file of keys and values
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A file holds a record a line: KEY, a tab, VALUE; or objects with the fields \"key\" and \"value\". A line that is neither
-is reported with its number, the rest is loaded, and the exit code is 1. Of several lines with one key the last one
+A file holds a record a line: KEY, a tab, VALUE; or objects with the fields \"key\" and \"value\". A line that is neither \
+is reported with its number, the rest is loaded, and the exit code is 1. Of several lines with one key the last one \
 counts. `-` reads standard input.
 
 Values that are equal already are skipped, so an import can be repeated after any failure.

@@ -24,8 +24,8 @@ pub(crate) use supervisor::{COMMAND as SUPERVISOR, SupervisorArgs};
 /// Run a cluster on this machine and break it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Starts real node processes on loopback, waits until all see all, and takes commands from the terminal or from standard
-input. `help` lists them. All nodes end with the lab, even if it is killed; their data stays in the directory, and
+Starts real node processes on loopback, waits until all see all, and takes commands from the terminal or from standard \
+input. `help` lists them. All nodes end with the lab, even if it is killed; their data stays in the directory, and \
 starting again there brings the same cluster back. Without --dir everything is in a temporary directory that goes away.
 
 A lab that runs, here or detached, takes commands from elsewhere too: starling lab --dir DIR COMMAND.

@@ -64,7 +64,12 @@ impl Forward {
         }
         let owners =
             key_of(&forward.ask).map(|key| scope.slot_of(key).read_set().to_vec()).unwrap_or_default();
-        let problem = scope.unavailable(&owners, 1);
+        let need = match &forward.ask {
+            Request::Write(write) => write.w.of(owners.len()),
+            Request::Read(read) => read.r.of(owners.len()),
+            _ => 1,
+        };
+        let problem = scope.unavailable(&owners, need);
         forward.finish(refusal(&forward.ask, problem), scope);
         None
     }
