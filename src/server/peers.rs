@@ -169,9 +169,10 @@ impl Peers {
         }
     }
 
-    /// Lets what was pushed reach the others, then closes all links.
-    pub(super) async fn close(&self, reason: &str) {
-        let links: Vec<LinkSender> = self.lock().links.values().map(|active| active.sender.clone()).collect();
+    /// Lets what was pushed reach the others, and the clients, then closes all links.
+    pub(super) async fn close(&self, clients: Vec<LinkSender>, reason: &str) {
+        let mut links = clients;
+        links.extend(self.lock().links.values().map(|active| active.sender.clone()));
         let flush = async {
             for link in links {
                 let _ = link.finish().await;
@@ -360,6 +361,18 @@ struct Dialled {
 
 async fn dial(endpoint: &Endpoint, address: SocketAddr, own: Hello) -> Result<Dialled, String> {
     let link = endpoint.connect(address, Protocol::Peer).await.map_err(|error| error.to_string())?;
+    // Whoever accepts a link checks the same.
+    if let (Identity::Node { cluster: ours, .. }, Identity::Node { cluster: theirs, .. }) =
+        (endpoint.identity(), link.identity())
+        && ours != theirs
+    {
+        let reason = format!(
+            "the certificate is that of {}, and this node belongs to cluster {ours}",
+            link.identity()
+        );
+        link.close(CloseCode::WRONG_CLUSTER, &reason);
+        return Err(reason);
+    }
     let (sender, mut receiver) = (link.sender, link.receiver);
     let mut early = Vec::new();
     match greet(&sender, &mut receiver, &own, &mut early).await {
@@ -451,3 +464,6 @@ async fn serve(
         driver.on_peer(peer, messages.drain(..));
     }
 }
+
+#[cfg(test)]
+mod tests;
