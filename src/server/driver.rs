@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_std::channel::{Receiver, Sender, bounded};
-use event_listener::{Event, listener};
+use event_listener::Event;
 use futures_lite::future;
 
+use super::RunError;
 use super::clock::Clock;
 use super::disk::{Disk, Poisoned};
 use super::peers::Peers;
@@ -19,9 +20,9 @@ use crate::protocol::node::Node;
 use crate::protocol::output::{Notice, Output};
 use crate::protocol::storage::op::DiskReply;
 use crate::protocol::time::{Moment, Now};
-use crate::protocol::wire::client::{Answer, AnswerFrame};
+use crate::protocol::wire::client::{Answer, AnswerFrame, Code, Problem};
 use crate::protocol::wire::peer::{Hello, PeerMessage};
-use crate::transport::link::{CloseCode, LinkSender};
+use crate::transport::link::{CloseCode, LinkSender, PushError};
 
 /// The one place where a node, its disk and its connections meet (Singular Update Queue): whoever has an input takes the
 /// lock, handles it inline together with everything that follows from it, and leaves. On a single executor thread
@@ -30,9 +31,9 @@ pub(super) struct Driver {
     core: Mutex<Core>,
     peers: Peers,
     clock: Clock,
-    deadline_moved: Event,
+    deadline_moved: Arc<Event>,
     stopped: (Sender<()>, Receiver<()>),
-    poisoned: (Sender<Poisoned>, Receiver<Poisoned>),
+    failed: (Sender<RunError>, Receiver<RunError>),
 }
 
 /// What the lock protects.
@@ -72,9 +73,9 @@ impl Driver {
             core: Mutex::new(core),
             peers,
             clock,
-            deadline_moved: Event::new(),
+            deadline_moved: Arc::default(),
             stopped: bounded(1),
-            poisoned: bounded(1),
+            failed: bounded(1),
         };
         let driver = Arc::new(driver);
         driver.peers.drive(&driver);
@@ -84,7 +85,8 @@ impl Driver {
 
     /// Lets the node handle inputs, in order.
     pub(super) fn handle(&self, inputs: impl IntoIterator<Item = Input>) {
-        let mut core = self.lock();
+        let Some(mut core) = self.lock_whole() else { return };
+        let _fuse = Fuse(self);
         // A batch takes well under a millisecond, so all of it happens now.
         let now = self.clock.now();
         let Core { node, outputs, .. } = &mut *core;
@@ -115,7 +117,7 @@ impl Driver {
 
     /// What to say first to a peer; `None` while the node may not talk.
     pub(super) fn hello(&self) -> Option<Hello> {
-        self.lock().node.hello()
+        self.lock_whole()?.node.hello()
     }
 
     /// The connections to other nodes.
@@ -125,13 +127,16 @@ impl Driver {
 
     /// Wakes the node whenever it wants to be woken, until the driver is gone.
     pub(super) async fn run_timer(driver: Weak<Driver>) {
-        while let Some(strong) = driver.upgrade() {
-            listener!(strong.deadline_moved => moved);
+        loop {
+            let Some(strong) = driver.upgrade() else { return };
+            let moved = strong.deadline_moved.listen();
             let (deadline, clock) = {
-                let mut core = strong.lock();
+                let Some(mut core) = strong.lock_whole() else { return };
                 core.armed = core.node.next_deadline();
                 (core.armed, strong.clock)
             };
+            // Whoever sleeps must not keep the node alive.
+            drop(strong);
             // An hour stands for ever: it only means a needless look.
             let wait = clock.until(deadline).unwrap_or(Duration::from_secs(3_600));
             if !wait.is_zero() {
@@ -141,6 +146,7 @@ impl Driver {
                 future::or(timer, moved).await;
             }
             if clock.now().monotonic >= deadline {
+                let Some(strong) = driver.upgrade() else { return };
                 // A thread of the disk that hangs wakes nobody, so it is looked after here as well.
                 strong.poll_disk();
                 strong.handle([Input::Deadline]);
@@ -157,7 +163,8 @@ impl Driver {
     }
 
     fn poll_disk(&self) {
-        let mut guard = self.lock();
+        let Some(mut guard) = self.lock_whole() else { return };
+        let _fuse = Fuse(self);
         let core = &mut *guard;
         let Some(disk) = core.disk.as_mut() else { return };
         match disk.poll(&mut core.replies) {
@@ -191,17 +198,27 @@ impl Driver {
         self.lock().disk.take()
     }
 
-    /// Waits for the disk to fail.
-    pub(super) async fn disk_failure(&self) -> Poisoned {
-        match self.poisoned.1.recv().await {
-            Ok(poisoned) => poisoned,
+    /// The connections of clients.
+    pub(super) fn clients(&self) -> Vec<LinkSender> {
+        self.lock().sessions.values().cloned().collect()
+    }
+
+    /// Waits for the disk to fail, or for a panic.
+    pub(super) async fn failure(&self) -> RunError {
+        match self.failed.1.recv().await {
+            Ok(error) => error,
             Err(_) => future::pending().await,
         }
     }
 
+    /// For what holds whatever state the node is in.
     fn lock(&self) -> MutexGuard<'_, Core> {
-        // A panic under the lock would have ended the process's usefulness anyway; what is behind it is plain data.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the node itself; `None` after a panic, which may have left a step half done: nothing may be built on that.
+    fn lock_whole(&self) -> Option<MutexGuard<'_, Core>> {
+        self.core.lock().ok()
     }
 
     /// Carries out all outputs and all that follow from them.
@@ -245,10 +262,17 @@ impl Driver {
         }
         let Some(link) = core.sessions.get(&session) else { return };
         let frame = AnswerFrame { id, answer };
-        if link.push(|out| codec::encode_into(&frame, out)).is_err() {
-            // A client that does not read its answers keeps them from nobody but itself.
-            link.close(CloseCode::BUSY, "the answers of this connection are not being read");
-            core.sessions.remove(&session);
+        match link.push(|out| codec::encode_into(&frame, out)) {
+            Ok(()) => {}
+            Err(error @ PushError::TooLong { .. }) => {
+                let answer = Answer::Refused(Problem::new(Code::RecordTooLarge, error.to_string()));
+                let _ = link.push(|out| codec::encode_into(&AnswerFrame { id, answer }, out));
+            }
+            Err(PushError::Full | PushError::Closed) => {
+                // A client that does not read its answers keeps them from nobody but itself.
+                link.close(CloseCode::BUSY, "the answers of this connection are not being read");
+                core.sessions.remove(&session);
+            }
         }
     }
 
@@ -278,7 +302,7 @@ impl Driver {
     }
 
     fn poison(&self, poisoned: Poisoned) {
-        let _ = self.poisoned.0.try_send(poisoned);
+        let _ = self.failed.0.try_send(poisoned.into());
     }
 }
 
@@ -289,3 +313,25 @@ fn take_replies(core: &mut Core, now: Now) {
         node.handle(now, Input::Disk(reply), outputs);
     }
 }
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // The timer's task ends now rather than at its next deadline.
+        self.deadline_moved.notify(usize::MAX);
+    }
+}
+
+/// Reports a panic while the node was at work. The executor would go on with its other tasks, and the node, neither
+/// alive nor dead, would be worse for the others than one that has stopped.
+struct Fuse<'a>(&'a Driver);
+
+impl Drop for Fuse<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.failed.0.try_send(RunError::Panicked);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +89,12 @@ pub enum RunError {
     /// The disk failed while the node ran.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
+    /// A mistake in the node itself: what it would do next could not be trusted.
+    #[error("the node panicked, as the log says; start it again, and report it")]
+    Panicked,
+    /// The socket failed for good.
+    #[error("the node's UDP socket has failed, as the log says")]
+    Deaf,
 }
 
 /// What a node tells its surroundings once it listens.
@@ -141,20 +148,8 @@ pub async fn run(
 
     let (stop, stop_asked) = bounded(1);
     let administration = Administration { faults, stop };
-    let accepting = async_std::task::spawn({
-        let (driver, endpoint) = (Arc::downgrade(&driver), endpoint.clone());
-        async move {
-            while let Some(link) = endpoint.accept().await {
-                let driver = driver.clone();
-                match link.protocol() {
-                    Protocol::Peer => async_std::task::spawn(Peers::accept(driver, link)),
-                    Protocol::Client => {
-                        async_std::task::spawn(sessions::serve(driver, link, administration.clone()))
-                    }
-                };
-            }
-        }
-    });
+    // No task of its own: it holds the socket, and must end when this future is dropped.
+    let mut accepting = pin!(accept(&driver, &endpoint, &administration));
     observer.listening(address);
 
     let told = async {
@@ -167,19 +162,39 @@ pub async fn run(
         future::or(future::or(signalled, asked), until).await;
         Ok(())
     };
-    let failed = async { Err(driver.disk_failure().await) };
-    if let Err(poisoned) = future::or(told, failed).await {
+    let failed = async { Err(driver.failure().await) };
+    let deaf = async {
+        accepting.as_mut().await;
+        Err(RunError::Deaf)
+    };
+    let outcome = future::or(future::or(told, failed), deaf).await;
+    if let Err(RunError::Poisoned(_) | RunError::Panicked) = outcome {
         // Neither flushed nor dropped: after a failed sync nobody knows what the disk holds. The log will tell.
         std::mem::forget(driver.take_disk());
-        return Err(poisoned.into());
+        endpoint.close("the node has failed").await;
+        return outcome;
     }
     tracing::info!("stopping");
-    driver.stop(DRAIN).await;
-    accepting.cancel().await;
-    driver.peers().close("the node is stopping").await;
+    let told_again = async {
+        signals.next().await;
+        tracing::warn!("told to stop again: not waiting for what is under way");
+    };
+    future::or(driver.stop(DRAIN), told_again).await;
+    driver.peers().close(driver.clients(), "the node is stopping").await;
     if let Some(disk) = driver.take_disk() {
         disk.close()?;
     }
     tracing::info!("stopped");
-    Ok(())
+    outcome
+}
+
+/// Hands every link that somebody dials to a task of its own. Ends when the endpoint does.
+async fn accept(driver: &Arc<Driver>, endpoint: &Endpoint, administration: &Administration) {
+    while let Some(link) = endpoint.accept().await {
+        let driver = Arc::downgrade(driver);
+        match link.protocol() {
+            Protocol::Peer => async_std::task::spawn(Peers::accept(driver, link)),
+            Protocol::Client => async_std::task::spawn(sessions::serve(driver, link, administration.clone())),
+        };
+    }
 }

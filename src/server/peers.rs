@@ -15,15 +15,24 @@ use crate::protocol::time::Moment;
 use crate::protocol::wire::peer::{Hello, PeerMessage};
 use crate::transport::endpoint::Endpoint;
 use crate::transport::identity::Identity;
-use crate::transport::link::{CloseCode, Link, LinkReceiver, LinkSender};
+use crate::transport::link::{CloseCode, Link, LinkReceiver, LinkSender, PushError};
 use crate::transport::tls::Protocol;
 
-/// Messages that wait for a connection to be opened; more are dropped, as messages may be.
+/// Messages that wait for a connection to be opened, and their bytes; more are dropped, as messages may be.
 const WAITING_MAX: usize = 256;
+const WAITING_BYTES_MAX: usize = 8 << 20;
 
-/// A link on which nothing was heard for this long may be dead without knowing it: another one is dialled beside it.
-/// QUIC itself would repeat ever more slowly until its idle timeout, and keep a healed network waiting as long.
-const STALE_AFTER: Duration = Duration::from_secs(3);
+/// After so much silence it is worth a look whether what is sent on a link is acknowledged.
+const QUIET_AFTER: Duration = Duration::from_secs(1);
+
+/// A link on which something was sent and not even QUIC's acknowledgement came back within this time may be dead without
+/// knowing it: another one is dialled beside it. QUIC itself would repeat ever more slowly until its idle timeout, and
+/// keep a healed network waiting as long. Silence alone proves nothing: most pairs of a large cluster have little to say.
+const STALE_AFTER: Duration = Duration::from_secs(2);
+
+/// Two dials that began at the same time have both ended, one way or the other, after this long. A node that dials later
+/// has given up the link that there was.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
 /// The other side has to say hello within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,6 +43,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// A stranger who is refused again and again for the same reason is told of in the log this often.
 const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Addresses that are remembered; more than a cluster has. Those that nobody asks for are forgotten then.
+const ADDRESSES_MAX: usize = 1 << 12;
 
 /// A superfluous link stays this long for what is under way on it.
 const GRACE: Duration = Duration::from_secs(1);
@@ -55,6 +67,8 @@ struct Table {
     known: BTreeMap<SocketAddr, NodeId>,
     /// Why somebody was refused, and when the log was told.
     refusal: Option<(String, Moment)>,
+    /// The number of the latest link. Never given twice: the end of a link must not take another one out of the table.
+    serial: u64,
 }
 
 /// The link that messages to a node go out on.
@@ -63,20 +77,29 @@ struct Active {
     sender: LinkSender,
     incarnation: Incarnation,
     opened_by: NodeId,
+    since: Moment,
     /// When something was heard on it last: microseconds of the clock.
     heard: Arc<AtomicU64>,
+    /// When something was sent after a silence, and how many datagrams had come until then.
+    asked: Option<(Moment, u64)>,
     serial: u64,
 }
 
 /// What waits for a connection to an address.
 #[derive(Default)]
 struct Dial {
-    waiting: Vec<Vec<u8>>,
+    waiting: Vec<Waiting>,
     under_way: bool,
     not_before: Moment,
     pause: Duration,
     /// Why the last attempt failed, as the log was told.
     problem: String,
+}
+
+/// An encoded message, and whom it is for; `None` is whoever answers.
+struct Waiting {
+    to: Option<NodeId>,
+    message: Vec<u8>,
 }
 
 impl Peers {
@@ -97,59 +120,65 @@ impl Peers {
     /// Sends a message, now or as soon as there is a connection, or drops it. Never waits.
     pub(super) fn send(&self, now: Moment, to: Destination, message: &PeerMessage) {
         let mut table = self.lock();
-        let (id, address) = match to {
-            Destination::Node { id, address } => (Some(id), address),
-            Destination::Address(address) => (table.known.get(&address).copied(), Some(address)),
+        let (to, id, address) = match to {
+            Destination::Node { id, address } => (Some(id), Some(id), address),
+            Destination::Address(address) => (None, table.known.get(&address).copied(), Some(address)),
         };
-        let link = id.and_then(|id| table.links.get(&id));
-        let mut sent = false;
-        let mut is_fresh = false;
-        if let Some(active) = link {
-            is_fresh = active.is_fresh(now);
-            sent = active.sender.push(|out| codec::encode_into(message, out)).is_ok();
-            if !sent && let Some(id) = id {
-                table.links.remove(&id);
+        let mut must_wait = true;
+        if let Some(active) = id.and_then(|id| table.links.get_mut(&id)) {
+            match active.sender.push(|out| codec::encode_into(message, out)) {
+                Ok(()) if !active.is_stale(now) => return,
+                Ok(()) => must_wait = false,
+                // A second link beside that of a slow peer would only be a second queue.
+                Err(PushError::Full) if !active.is_stale(now) => return,
+                Err(PushError::Full) => {}
+                Err(error @ PushError::TooLong { .. }) => {
+                    return tracing::error!("a message for another node was not sent: {error}");
+                }
+                Err(PushError::Closed) => {
+                    let serial = active.serial;
+                    table.links.retain(|_, link| link.serial != serial);
+                }
             }
-        }
-        if sent && is_fresh {
-            return;
         }
         let Some(address) = address else { return };
-        let dial = table.dials.entry(address).or_default();
-        if !sent && dial.waiting.len() < WAITING_MAX && (dial.under_way || now >= dial.not_before) {
-            dial.waiting.push(codec::encode(message));
+        if to.is_some_and(|to| table.is_taken(address, to)) {
+            return;
         }
-        if !dial.under_way && now >= dial.not_before {
-            dial.under_way = true;
-            if let Some(driver) = self.driver.get() {
-                async_std::task::spawn(dial_and_serve(driver.clone(), address));
-            }
+        let Some(driver) = self.driver.get() else { return };
+        if table.dial(address, now, must_wait.then(|| Waiting { to, message: codec::encode(message) })) {
+            async_std::task::spawn(dial_and_serve(driver.clone(), address));
         }
     }
 
     /// Takes a link that another node has dialled and serves it to its end.
     pub(super) async fn accept(driver: Weak<Driver>, link: Link) {
-        let Some(strong) = driver.upgrade() else { return };
-        let Some(own) = strong.hello() else { return };
+        let Some(own) = driver.upgrade().and_then(|driver| driver.hello()) else { return };
         let (sender, mut receiver) = (link.sender, link.receiver);
         let mut early = Vec::new();
         match greet(&sender, &mut receiver, &own, &mut early).await {
+            Ok(hello) if is_same_node(&own, &hello, sender.remote_address()) => {
+                sender.close(CloseCode::DONE, "a node needs no connection to itself");
+            }
             Ok(hello) => {
-                let (peer, opened_by) = (hello.node, hello.node);
-                let active = strong.peers().register(&own, &hello, opened_by, &sender);
+                let Some(strong) = driver.upgrade() else { return };
+                let active = strong.peers().register(&own, &hello, hello.node, &sender);
                 drop(strong);
-                serve(&driver, peer, active, receiver, early).await;
+                serve(&driver, hello.node, active, receiver, early).await;
             }
             Err((code, reason)) => {
-                strong.peers().tell_of_refusal(sender.remote_address(), &reason);
+                if let Some(strong) = driver.upgrade() {
+                    strong.peers().tell_of_refusal(sender.remote_address(), &reason);
+                }
                 sender.close(code, &reason);
             }
         }
     }
 
-    /// Lets what was pushed reach the others, then closes all links.
-    pub(super) async fn close(&self, reason: &str) {
-        let links: Vec<LinkSender> = self.lock().links.values().map(|active| active.sender.clone()).collect();
+    /// Lets what was pushed reach the others, and the clients, then closes all links.
+    pub(super) async fn close(&self, clients: Vec<LinkSender>, reason: &str) {
+        let mut links = clients;
+        links.extend(self.lock().links.values().map(|active| active.sender.clone()));
         let flush = async {
             for link in links {
                 let _ = link.finish().await;
@@ -166,27 +195,19 @@ impl Peers {
     fn register(&self, own: &Hello, hello: &Hello, opened_by: NodeId, sender: &LinkSender) -> Active {
         let now = self.clock.now().monotonic;
         let mut table = self.lock();
-        let serial = table.links.get(&hello.node).map_or(1, |old| old.serial + 1);
+        table.serial += 1;
         let new = Active {
             sender: sender.clone(),
             incarnation: hello.incarnation,
             opened_by,
+            since: now,
             heard: Arc::new(AtomicU64::new(now.0)),
-            serial,
+            asked: None,
+            serial: table.serial,
         };
-        let first = own.node.min(hello.node);
-        let replaces = match table.links.get(&hello.node) {
-            None => true,
-            Some(old) => {
-                old.sender.close_reason().is_some()
-                    || old.incarnation < new.incarnation
-                    || !old.is_fresh(now)
-                    || (new.opened_by == first || old.opened_by != first)
-            }
-        };
-        let superfluous =
-            if replaces { table.links.insert(hello.node, new.clone()) } else { Some(new.clone()) };
-        if let Some(superfluous) = superfluous.filter(|link| link.opened_by == own.node) {
+        if let Some(superfluous) = table.register(own.node, hello.node, new.clone(), now)
+            && superfluous.opened_by == own.node
+        {
             async_std::task::spawn(async move {
                 async_io::Timer::after(GRACE).await;
                 superfluous.sender.close(CloseCode::DONE, "another connection between the two nodes is used");
@@ -214,10 +235,98 @@ impl Peers {
     }
 }
 
-impl Active {
-    fn is_fresh(&self, now: Moment) -> bool {
-        now.since(Moment(self.heard.load(Ordering::Relaxed))) < STALE_AFTER
+impl Table {
+    /// Decides between a new link to `peer` and the one that there was; gives back the one that is superfluous. Both
+    /// nodes decide for themselves, and alike.
+    fn register(&mut self, own: NodeId, peer: NodeId, new: Active, now: Moment) -> Option<Active> {
+        let first = own.min(peer);
+        let replaces = self.links.get_mut(&peer).is_none_or(|old| {
+            if old.sender.close_reason().is_some() || old.incarnation != new.incarnation {
+                return old.incarnation <= new.incarnation;
+            }
+            let is_given_up = now.since(old.since) >= SETTLED_AFTER || old.is_stale(now);
+            is_given_up || new.opened_by == first || old.opened_by != first
+        });
+        if replaces { self.links.insert(peer, new) } else { Some(new) }
     }
+
+    /// Whether another node than `wanted` is known to live at the address now: a message would not arrive.
+    fn is_taken(&self, address: SocketAddr, wanted: NodeId) -> bool {
+        self.known
+            .get(&address)
+            .filter(|&&tenant| tenant != wanted)
+            .and_then(|tenant| self.links.get(tenant))
+            .is_some_and(|link| {
+                link.sender.remote_address() == address && link.sender.close_reason().is_none()
+            })
+    }
+
+    /// Lets a message wait for a connection to the address; tells whether to dial now.
+    fn dial(&mut self, address: SocketAddr, now: Moment, message: Option<Waiting>) -> bool {
+        if self.dials.len() >= ADDRESSES_MAX {
+            self.dials.retain(|_, dial| dial.under_way || now < dial.not_before);
+        }
+        let dial = self.dials.entry(address).or_default();
+        let begins = !dial.under_way && now >= dial.not_before;
+        if let Some(message) = message
+            && (begins || dial.under_way)
+            && dial.waiting.len() < WAITING_MAX
+            && dial.waiting.iter().map(|waiting| waiting.message.len()).sum::<usize>() < WAITING_BYTES_MAX
+        {
+            dial.waiting.push(message);
+        }
+        dial.under_way |= begins;
+        begins
+    }
+
+    /// Notes who answered at an address; gives what waited for an answer.
+    fn reached(&mut self, address: SocketAddr, who: NodeId) -> Vec<Waiting> {
+        if self.known.len() >= ADDRESSES_MAX {
+            self.known.clear();
+        }
+        self.known.insert(address, who);
+        self.dials.remove(&address).map(|dial| dial.waiting).unwrap_or_default()
+    }
+
+    /// Notes that nobody that one could talk to answered; the next attempt has to wait.
+    fn missed(&mut self, address: SocketAddr, now: Moment) -> &mut Dial {
+        let dial = self.dials.entry(address).or_default();
+        dial.under_way = false;
+        dial.waiting.clear();
+        dial.pause = (dial.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        dial.not_before = now + dial.pause;
+        dial
+    }
+}
+
+impl Active {
+    /// Whether what is sent on the link seems to be lost. To be asked when something was sent.
+    fn is_stale(&mut self, now: Moment) -> bool {
+        if now.since(Moment(self.heard.load(Ordering::Relaxed))) < QUIET_AFTER {
+            self.asked = None;
+            return false;
+        }
+        let received = self.sender.datagrams_received();
+        match self.asked {
+            Some((at, before)) if before == received => now.since(at) >= STALE_AFTER,
+            _ => {
+                self.asked = Some((now, received));
+                false
+            }
+        }
+    }
+}
+
+/// Whether the other side is this node: a list of seeds may name everybody. Or a copy of it, which people must hear of.
+fn is_same_node(own: &Hello, hello: &Hello, address: SocketAddr) -> bool {
+    if hello.node == own.node && hello.incarnation != own.incarnation {
+        tracing::warn!(
+            %address,
+            "another process runs as this node ({}): stop one of them, and give a copied data directory back to its node",
+            own.node
+        );
+    }
+    hello.node == own.node
 }
 
 /// Opens a connection to `address`, sends what waits for it, and serves it to its end.
@@ -234,20 +343,17 @@ async fn dial_and_serve(driver: Weak<Driver>, address: SocketAddr) {
     let peers = strong.peers();
     let now = peers.clock.now().monotonic;
     match result {
+        Ok(Dialled { own, hello, sender, .. }) if is_same_node(&own, &hello, address) => {
+            peers.lock().missed(address, now);
+            sender.close(CloseCode::DONE, "a node needs no connection to itself");
+        }
         Ok(Dialled { own, hello, sender, receiver, early }) => {
-            let waiting = {
-                let mut table = peers.lock();
-                table.known.insert(address, hello.node);
-                let dial = table.dials.remove(&address).unwrap_or_default();
-                dial.waiting
-            };
-            if hello.node == own.node {
-                // A seed list that names everybody names this node too.
-                sender.close(CloseCode::DONE, "a node needs no connection to itself");
-                return;
-            }
+            let waiting = peers.lock().reached(address, hello.node);
             let active = peers.register(&own, &hello, own.node, &sender);
-            for message in waiting {
+            // The address may have changed hands since somebody was told of it.
+            for Waiting { message, .. } in
+                waiting.into_iter().filter(|waiting| waiting.to.is_none_or(|to| to == hello.node))
+            {
                 let _ = sender.push(|out| out.extend_from_slice(&message));
             }
             drop(strong);
@@ -255,16 +361,12 @@ async fn dial_and_serve(driver: Weak<Driver>, address: SocketAddr) {
         }
         Err(problem) => {
             let mut table = peers.lock();
-            let dial = table.dials.entry(address).or_default();
+            let dial = table.missed(address, now);
             // Told once, not at every attempt: an outage may last.
             if dial.problem != problem {
-                tracing::warn!("cannot reach a peer, and will keep trying: {problem}");
+                tracing::warn!(%address, "cannot reach a peer, and will keep trying: {problem}");
                 dial.problem = problem;
             }
-            dial.under_way = false;
-            dial.waiting.clear();
-            dial.pause = (dial.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-            dial.not_before = now + dial.pause;
         }
     }
 }
@@ -279,6 +381,18 @@ struct Dialled {
 
 async fn dial(endpoint: &Endpoint, address: SocketAddr, own: Hello) -> Result<Dialled, String> {
     let link = endpoint.connect(address, Protocol::Peer).await.map_err(|error| error.to_string())?;
+    // Whoever accepts a link checks the same.
+    if let (Identity::Node { cluster: ours, .. }, Identity::Node { cluster: theirs, .. }) =
+        (endpoint.identity(), link.identity())
+        && ours != theirs
+    {
+        let reason = format!(
+            "the certificate is that of {}, and this node belongs to cluster {ours}",
+            link.identity()
+        );
+        link.close(CloseCode::WRONG_CLUSTER, &reason);
+        return Err(reason);
+    }
     let (sender, mut receiver) = (link.sender, link.receiver);
     let mut early = Vec::new();
     match greet(&sender, &mut receiver, &own, &mut early).await {
@@ -363,9 +477,13 @@ async fn serve(
                 Err(error) => {
                     tracing::warn!(%peer, "a peer sent what is no message: {error}");
                     active.sender.close(CloseCode::VIOLATION, "a frame was no message of this version");
+                    break;
                 }
             }
         }
         driver.on_peer(peer, messages.drain(..));
     }
 }
+
+#[cfg(test)]
+mod tests;

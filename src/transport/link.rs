@@ -274,6 +274,13 @@ impl LinkSender {
         self.shared.protocol
     }
 
+    /// How many datagrams have come from the other side, mere acknowledgements included: whether it is still there, even
+    /// if it has nothing to say.
+    #[must_use]
+    pub fn datagrams_received(&self) -> u64 {
+        self.shared.connection.stats().udp_rx.datagrams
+    }
+
     /// QUIC's estimate of the round-trip time.
     #[must_use]
     pub fn round_trip(&self) -> std::time::Duration {
