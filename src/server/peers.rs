@@ -65,8 +65,8 @@ struct Table {
     dials: BTreeMap<SocketAddr, Dial>,
     /// Who answered at an address the last time.
     known: BTreeMap<SocketAddr, NodeId>,
-    /// Why somebody was refused, and when the log was told.
-    refusal: Option<(String, Moment)>,
+    /// Why somebody was refused, who it was, and when the log was told.
+    refusal: Option<(String, SocketAddr, Moment)>,
     /// The number of the latest link. Never given twice: the end of a link must not take another one out of the table.
     serial: u64,
 }
@@ -220,13 +220,13 @@ impl Peers {
     fn tell_of_refusal(&self, from: SocketAddr, reason: &str) {
         let now = self.clock.now().monotonic;
         let mut table = self.lock();
-        let is_told = table
-            .refusal
-            .as_ref()
-            .is_some_and(|(told, at)| told == reason && now.since(*at) < REFUSALS_TOLD_EVERY);
+        // The same stranger may be refused in this side's words now and in its own then.
+        let is_told = table.refusal.as_ref().is_some_and(|(told, whom, at)| {
+            (told == reason || *whom == from) && now.since(*at) < REFUSALS_TOLD_EVERY
+        });
         if !is_told {
             tracing::warn!(%from, "refused a peer: {reason}");
-            table.refusal = Some((reason.to_owned(), now));
+            table.refusal = Some((reason.to_owned(), from, now));
         }
     }
 
