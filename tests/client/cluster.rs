@@ -120,9 +120,10 @@ fn a_frozen_seed_does_not_keep_the_others_from_answering() {
     options.seeds.pop();
     options.deadlines.connect = SHORT;
     let error = block_on(Client::connect(options)).unwrap_err();
-    // On a busy machine the handshake itself may take that long.
+    // Which of its waits ends first is a matter of chance: the handshake's, the question's or the whole attempt's.
     let text = error.to_string();
-    assert!(text.contains("no answer within 0.3 s") || text.contains("nobody answers at"), "{error}");
+    let ends = ["no answer within 0.3 s", "nobody answers at", "accepted the connection and never answered"];
+    assert!(ends.iter().any(|end| text.contains(end)), "{text}");
 }
 
 #[test]
