@@ -1,10 +1,12 @@
 //! What one simulated run is told. Everything else is drawn from the seed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::faults::Kind;
 use crate::protocol::ring::replicas::Replicas;
 
 /// What one run is told. What is `None` is drawn from the seed.
@@ -22,8 +24,8 @@ pub struct Options {
     pub keys: Option<u32>,
     /// How long the faults go on, in virtual time. Default 60 s.
     pub duration: Duration,
-    /// Whether there are any faults at all. Default true.
-    pub faults: bool,
+    /// Which kinds of faults there are, none if it is empty. Drawn.
+    pub faults: Option<BTreeSet<Kind>>,
     /// Whether to run twice and compare the traces. Default false.
     pub twice: bool,
     /// What to record of the run. Has no influence on what happens.
@@ -58,7 +60,7 @@ impl Options {
             clients: None,
             keys: None,
             duration: Duration::from_secs(60),
-            faults: true,
+            faults: None,
             twice: false,
             recording: Recording::Nothing,
             #[cfg(test)]
@@ -97,8 +99,9 @@ impl fmt::Display for Options {
                 _ => write!(f, " --seconds {}", self.duration.as_secs())?,
             }
         }
-        if !self.faults {
-            write!(f, " --no-faults")?;
+        if let Some(kinds) = &self.faults {
+            let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+            write!(f, " --faults {}", if names.is_empty() { "none".to_owned() } else { names.join(",") })?;
         }
         Ok(())
     }
@@ -114,11 +117,16 @@ mod tests {
         let options = Options {
             nodes: Some(3),
             duration: Duration::from_secs(120),
-            faults: false,
+            faults: Some(BTreeSet::new()),
             twice: true,
             ..Options::new(7)
         };
-        assert_eq!(options.command(), "starling sim --seed 7 --nodes 3 --minutes 2 --no-faults");
+        assert_eq!(options.command(), "starling sim --seed 7 --nodes 3 --minutes 2 --faults none");
+        let faults = Some(BTreeSet::from([Kind::OneWay, Kind::Crash]));
+        assert_eq!(
+            Options { faults, ..Options::new(1) }.command(),
+            "starling sim --seed 1 --faults crash,one-way"
+        );
         let options = Options { duration: Duration::from_secs(90), ..Options::new(1) };
         assert_eq!(options.command(), "starling sim --seed 1 --seconds 90");
     }

@@ -112,7 +112,7 @@ impl World {
         let nodes = options.nodes.map_or(drawn, usize::from).max(1);
         let mut swarm_rng = rng.fork();
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
-        let mut swarm = if options.faults { Swarm::draw(&mut swarm_rng) } else { Swarm::calm() };
+        let mut swarm = Swarm::draw(&mut swarm_rng, options.faults.as_ref());
         #[cfg(test)]
         super::planted::favour(options.planted, &mut swarm);
         let history = History {
@@ -184,7 +184,7 @@ impl World {
         }
         self.workload.begin(self.now, &mut self.wishes);
         self.grant_wishes();
-        if !self.swarm.kinds.is_empty() {
+        if !self.swarm.striking.is_empty() {
             self.schedule(self.now, Event::FaultBegins);
         }
         self.run_until(self.now + self.options.duration, |_| false);
