@@ -31,6 +31,7 @@ mod operation;
 mod output;
 mod put;
 mod ring;
+mod scenario;
 mod session;
 mod shell;
 mod sim;

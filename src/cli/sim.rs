@@ -22,7 +22,8 @@ Examples:
   starling sim --seed 7
   starling sim --seed 1 --count 200
   starling sim --seed 7 --trace faults
-  starling sim --seed 7 --trace key=k3")]
+  starling sim --seed 7 --trace key=k3
+  starling sim --scenario tests/scenarios/split_brain.scenario")]
 pub(crate) struct SimArgs {
     /// The first seed
     #[arg(long, default_value_t = 1)]
@@ -57,6 +58,9 @@ pub(crate) struct SimArgs {
     /// Print what happened: faults, all, or key=KEY
     #[arg(long, value_name = "WHAT", value_parser = parse_recording)]
     trace: Option<Recording>,
+    /// Run the scenario in this file instead of seeds
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["nodes", "clients", "keys", "twice"])]
+    scenario: Option<std::path::PathBuf>,
     /// Print one JSON object per seed
     #[arg(long)]
     json: bool,
@@ -122,6 +126,9 @@ impl ReportJson {
 impl SimArgs {
     /// Runs it.
     pub(crate) fn run(self) -> Done {
+        if let Some(file) = &self.scenario {
+            return super::scenario::simulate(file, self.trace.clone(), self.json);
+        }
         let mut failed = 0;
         for seed in self.seed..self.seed.saturating_add(self.count) {
             let report = sim::run(&self.options(seed)?);

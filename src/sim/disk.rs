@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::engine::Engine;
 use crate::protocol::storage::log::{Group, LogId, Scan, Scanner, SegmentName};
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey};
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored, Ticket};
 use crate::protocol::storage::store::{MemoryStore, Store};
 
 /// A new segment is begun at this size. Small, so that checkpoints and recoveries meet several of them.
@@ -226,6 +227,17 @@ impl Disk {
     pub(super) fn start_is_durable(&self) -> bool {
         let Content::Open(engine) = &self.content else { return false };
         self.durable_start.is_some() && engine.meta().get(&MetaKey::Start) == self.durable_start.as_ref()
+    }
+
+    /// What the open disk holds of a key, without touching anything; `None` if nobody has it open.
+    pub(super) fn look(&mut self, slot: Slot, key: &Bytes) -> Option<Stored> {
+        let Content::Open(engine) = &mut self.content else { return None };
+        let mut replies = Vec::new();
+        engine.submit(DiskRequest::Read { ticket: Ticket(0), slot, key: key.clone() }, &mut replies).ok()?;
+        match replies.pop() {
+            Some(DiskReply::Read { stored, .. }) => Some(stored),
+            _ => None,
+        }
     }
 
     /// A bug to be found: the disk forgets a record without a word. Returns whether it held any.

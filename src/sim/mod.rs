@@ -31,6 +31,7 @@ pub mod options;
 #[cfg(test)]
 mod planted;
 pub mod report;
+pub mod scenario;
 mod trace;
 mod workload;
 mod world;

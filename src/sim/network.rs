@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::clock::micros;
 use crate::protocol::rng::Rng;
 use crate::protocol::time::Moment;
+use crate::protocol::wire::client::Fault;
 
 /// How the network behaves everywhere, apart from cuts and clogs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ struct Link {
     cuts: u32,
     /// Extra delay of each clog in force.
     clogs: Vec<Duration>,
+    /// What a script does to it.
+    fault: Fault,
     /// When the latest message so far arrives: without reordering none may come before.
     latest: Moment,
 }
@@ -72,9 +75,17 @@ impl Network {
     /// When a message that is sent now arrives: never, once or twice.
     pub(super) fn route(&mut self, from: usize, to: usize, now: Moment, rng: &mut Rng) -> Arrivals {
         let weather = &self.weather;
-        let copies = 1 + usize::from(rng.chance(weather.duplicate_per_mille));
-        let lost = rng.chance(weather.loss_per_mille);
         let link = &mut self.links[from * self.hosts + to];
+        let fault = link.fault;
+        let mut copies = 1 + usize::from(rng.chance(weather.duplicate_per_mille));
+        let mut lost = rng.chance(weather.loss_per_mille);
+        let mut reorders = weather.reorders;
+        if !fault.is_none() {
+            // Nothing is drawn for links without a fault, so that runs without a script stay what they were.
+            copies = copies.max(1 + usize::from(rng.chance(u32::from(fault.duplicate_per_mille))));
+            lost |= fault.cut || rng.chance(u32::from(fault.loss_per_mille));
+            reorders |= fault.jitter_ms > 0 || rng.chance(u32::from(fault.reorder_per_mille));
+        }
         if link.cuts > 0 || lost {
             self.lost += 1;
             return Arrivals::default();
@@ -87,8 +98,15 @@ impl Network {
                 delay *= rng.between(2, 50);
             }
             delay += link.clogs.iter().copied().map(micros).sum::<u64>();
+            if fault.delay_ms > 0 || fault.jitter_ms > 0 {
+                let (mean, jitter) = (u64::from(fault.delay_ms), u64::from(fault.jitter_ms));
+                delay += rng.between(mean.saturating_sub(jitter) * 1_000, (mean + jitter) * 1_000);
+            }
+            if fault.reorder_per_mille > 0 && reorders {
+                delay += rng.between(1_000, 20_000);
+            }
             let mut at = now + Duration::from_micros(delay).min(DELAY_MAX);
-            if !weather.reorders {
+            if !reorders {
                 at = at.max(link.latest);
                 link.latest = at;
             }
@@ -112,6 +130,11 @@ impl Network {
         }
     }
 
+    /// What a script does to a link from now on.
+    pub(super) fn set_fault(&mut self, (from, to): (usize, usize), fault: Fault) {
+        self.links[from * self.hosts + to].fault = fault;
+    }
+
     /// Delays everything on a link.
     pub(super) fn clog(&mut self, (from, to): (usize, usize), delay: Duration) {
         self.links[from * self.hosts + to].clogs.push(delay);
@@ -130,6 +153,7 @@ impl Network {
         for link in &mut self.links {
             link.cuts = 0;
             link.clogs.clear();
+            link.fault = Fault::default();
         }
         self.weather = Weather { reorders: self.weather.reorders, ..Weather::fair() };
     }

@@ -4,6 +4,7 @@ mod clients;
 mod disks;
 mod faulty;
 mod messages;
+pub(super) mod scripted;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -98,6 +99,8 @@ pub(super) struct World {
     counts: Counts,
     violations: Vec<Violation>,
     is_safe: bool,
+    /// The clients of a script, if one is performed.
+    scripted: Option<scripted::Calls>,
     wakes_in_a_row: (u64, u32),
     events_in_a_row: (u64, u32),
     #[cfg(test)]
@@ -167,6 +170,7 @@ impl World {
             counts: Counts::default(),
             violations: Vec::new(),
             is_safe: true,
+            scripted: None,
             wakes_in_a_row: (0, 0),
             events_in_a_row: (0, 0),
         }
@@ -264,6 +268,10 @@ impl World {
             return self.schedule(at, event);
         }
         match event {
+            Event::Answered { client, id, answer } if self.scripted.is_some() => {
+                self.call_answered(client, id, *answer);
+            }
+            Event::ClientWakes { client } if self.scripted.is_some() => self.call_wakes(client),
             Event::Deliver { to, boot, from, message } => self.deliver(to, boot, from, *message),
             Event::Wake { host, boot } => self.wake(host, boot),
             Event::DiskWorks { host, boot } => self.disk_works(host, boot),

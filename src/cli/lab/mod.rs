@@ -36,6 +36,7 @@ Examples:
   starling lab --dir ./lab --detach                         leave it running, until `starling lab --dir ./lab stop`
   starling lab --dir ./lab 'partition n1,n2 | n3,n4,n5'     in quotes: | and > mean something to your shell
   starling lab --dir ./lab kill n2
+  starling lab --scenario tests/scenarios/split_brain.scenario
   printf 'put k v\\nkill n1\\nget k\\n' | starling lab         a script; exit code 1 if any command fails")]
 pub(crate) struct LabArgs {
     /// How many nodes a new lab has [default: 5]
@@ -50,6 +51,9 @@ pub(crate) struct LabArgs {
     /// Leave the lab running in the background
     #[arg(long, requires = "dir", conflicts_with = "command")]
     detach: bool,
+    /// Run the scenario in this file on a lab of the size that it wants, and end
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["nodes", "replicas", "detach", "command"])]
+    scenario: Option<PathBuf>,
     #[command(flatten)]
     shown: OutputOptions,
     /// A command for the lab that runs in --dir
@@ -67,7 +71,13 @@ impl LabArgs {
         }
     }
 
-    fn run_here(self) -> Done {
+    fn run_here(mut self) -> Done {
+        let scenario = self.scenario.as_deref().map(super::scenario::read).transpose()?;
+        if let Some(scenario) = &scenario {
+            scenario.check_for_lab().map_err(Failure::Failed)?;
+            self.nodes = Some(scenario.nodes);
+            self.replicas = u8::try_from(scenario.replicas.get()).ok();
+        }
         let temporary;
         let dir = match &self.dir {
             Some(dir) => dir.clone(),
@@ -85,6 +95,11 @@ impl LabArgs {
         if let Err(error) = started {
             lab.shutdown();
             return Err(Failure::failed(error));
+        }
+        if let Some(scenario) = scenario {
+            let done = super::scenario::play_in(&mut lab, &scenario, self.shown.json);
+            lab.shutdown();
+            return done;
         }
         let interactive = std::io::stdin().is_terminal();
         let greeting = greeting(lab.dir(), lab.record());

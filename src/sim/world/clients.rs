@@ -30,7 +30,7 @@ impl World {
         }
     }
 
-    fn asked(&mut self, client: usize, host: usize, id: u64, deadline_ms: u32, request: Request) {
+    pub(super) fn asked(&mut self, client: usize, host: usize, id: u64, deadline_ms: u32, request: Request) {
         self.trace.event(self.now, b'c', client, id);
         self.trace.content(&request);
         if let Some(key) = trace::key_of_request(&request) {
