@@ -76,11 +76,9 @@ impl LabStage<'_> {
                 self.lab.kill(names);
             }
             Command::Restart(names) => {
-                let addresses = self.lab.record().addresses();
                 self.lab.restart(names)?;
-                if self.lab.record().addresses() != addresses {
-                    names.iter().for_each(|name| drop(self.pinned.remove(name)));
-                }
+                // Their clients would wait for the connection to the process that is gone to time out.
+                names.iter().for_each(|name| drop(self.pinned.remove(name)));
             }
             Command::Pause(names) => {
                 self.lab.pause(names);
