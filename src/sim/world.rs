@@ -126,6 +126,7 @@ impl World {
         let hosts = (0..nodes).filter_map(|index| {
             let mut config = host::config(index, nodes).ok()?;
             config.replicas = options.replicas;
+            profile.bound(&mut config);
             let drift = rng.between(0, 2 * u64::from(swarm.drift_ppm)) as i32 - swarm.drift_ppm as i32;
             let skew = rng.between(0, 2 * swarm.skew_ms) as i64 - swarm.skew_ms as i64;
             Some(Host {
