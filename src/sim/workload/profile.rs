@@ -31,11 +31,18 @@ pub(in crate::sim) struct Profile {
 }
 
 impl Profile {
-    pub(in crate::sim) fn draw(rng: &mut Rng, keys: Option<u32>) -> Profile {
+    /// How `clients` behave under a seed, who begin `rate` operations a second together. What is not given is drawn.
+    pub(in crate::sim) fn draw(rng: &mut Rng, keys: Option<u32>, rate: Option<u32>, clients: u32) -> Profile {
         let attempt = rng.between(200, 1_000);
+        // Few keys make conflicts, many make a cluster whose records differ in many places.
+        let most = *rng.pick(&[3, 40, 40, 1_000]).unwrap_or(&40);
+        let drawn_keys = rng.between(1, most) as u32;
+        let drawn_rate = *rng.pick(&[10, 30, 60, 150]).unwrap_or(&30);
+        let rate = u64::from(rate.unwrap_or(drawn_rate).max(1));
         let mut profile = Profile {
-            keys: keys.unwrap_or(rng.between(1, 40) as u32).max(1),
-            think_max: Duration::from_millis(rng.between(50, 800)),
+            keys: keys.unwrap_or(drawn_keys).max(1),
+            // Pauses are drawn evenly, so that the mean is half of the longest.
+            think_max: Duration::from_micros((2_000_000 * u64::from(clients) / rate).max(2_000)),
             attempt: Duration::from_millis(attempt),
             patience: Duration::from_millis(attempt * rng.between(1, 5)),
             attempts_max: rng.between(1, 4) as u32,
