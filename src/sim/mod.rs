@@ -31,6 +31,7 @@ pub mod options;
 #[cfg(test)]
 mod planted;
 pub mod report;
+pub mod strikes;
 mod trace;
 mod workload;
 mod world;

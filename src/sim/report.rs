@@ -8,6 +8,7 @@ use super::faults::Swarm;
 use super::history::History;
 use super::invariants::Violation;
 use super::options::Options;
+use super::strikes::Strike;
 pub use super::trace::Line;
 use crate::protocol::time::Moment;
 
@@ -29,6 +30,8 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// What happened how often.
     pub counts: Counts,
+    /// The faults that struck, those among them that were drawn for a chosen moment.
+    pub strikes: Vec<Strike>,
     /// How much virtual time passed.
     pub simulated: Duration,
     /// What was recorded, or, after a violation, what happened around it.
@@ -48,7 +51,7 @@ pub struct Counts {
     pub lost: u64,
     /// Of which delivered twice.
     pub duplicated: u64,
-    /// Faults, crashes at chosen moments not among them.
+    /// Faults, crashes at chosen moments among them.
     pub faults: u64,
     /// Crashes of every kind.
     pub crashes: u64,

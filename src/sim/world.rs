@@ -21,6 +21,7 @@ use super::invariants::{self, Invariant, Violation};
 use super::network::Network;
 use super::options::Options;
 use super::report::{Counts, Report};
+use super::strikes::Strikes;
 use super::trace::{About, Trace};
 use super::workload::{Profile, Wish, Workload};
 use crate::protocol::id::{NodeId, SessionId};
@@ -92,6 +93,9 @@ pub(super) struct World {
     wishes: Vec<Wish>,
     outputs: Vec<Output>,
     rng: Rng,
+    /// Decides which faults come up and when, whatever else happens.
+    fault_rng: Rng,
+    strikes: Strikes,
     trace: Trace,
     dots: Dots,
     starts: Starts,
@@ -120,6 +124,7 @@ impl World {
             retries_are_exact: swarm.clocks_agree_within(40_000),
             ..History::default()
         };
+        let fault_rng = rng.fork();
         let mut client_rng = rng.fork();
         let profile = Profile::draw(&mut client_rng, options.keys);
         let clients = options.clients.unwrap_or(client_rng.between(5, 10) as u32);
@@ -162,6 +167,8 @@ impl World {
             wishes: Vec::new(),
             outputs: Vec::new(),
             rng,
+            fault_rng,
+            strikes: Strikes::new(options.only_faults.clone()),
             dots: Dots::default(),
             starts: Starts::default(),
             counts: Counts::default(),
@@ -223,6 +230,7 @@ impl World {
             trace_hash: self.trace.hash(),
             violations: self.violations,
             counts: self.counts,
+            strikes: self.strikes.struck,
             simulated: self.now.since(Moment::default()),
             timeline: self.trace.lines,
             history: self.workload.history,
@@ -263,6 +271,8 @@ impl World {
             let at = self.hosts[host].paused_until;
             return self.schedule(at, event);
         }
+        // One that found nothing to do told nothing.
+        self.trace.fault(None);
         match event {
             Event::Deliver { to, boot, from, message } => self.deliver(to, boot, from, *message),
             Event::Wake { host, boot } => self.wake(host, boot),
@@ -286,7 +296,7 @@ impl World {
             Event::FaultBegins => {
                 if self.is_safe {
                     self.fault_begins();
-                    let wait = self.swarm.wait(&mut self.rng);
+                    let wait = self.swarm.wait(&mut self.fault_rng);
                     self.schedule(self.now + wait, Event::FaultBegins);
                 }
             }
