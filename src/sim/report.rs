@@ -22,6 +22,12 @@ pub struct Report {
     pub options: Options,
     /// How many nodes there were.
     pub nodes: usize,
+    /// How many clients worked during the faults.
+    pub clients: u32,
+    /// How many keys they used.
+    pub keys: u32,
+    /// When the clients began, and the faults with them unless these began at once.
+    pub begun: Moment,
     /// The faults that the seed drew.
     pub swarm: Swarm,
     /// A hash of everything that happened: equal for equal options on every machine.

@@ -96,6 +96,9 @@ pub(super) struct World {
     /// Decides which faults come up and when, whatever else happens.
     fault_rng: Rng,
     strikes: Strikes,
+    clients: u32,
+    keys: u32,
+    begun: Moment,
     trace: Trace,
     dots: Dots,
     starts: Starts,
@@ -128,6 +131,7 @@ impl World {
         let mut client_rng = rng.fork();
         let profile = Profile::draw(&mut client_rng, options.keys);
         let clients = options.clients.unwrap_or(client_rng.between(5, 10) as u32);
+        let keys = profile.keys;
         let hosts = (0..nodes).filter_map(|index| {
             let mut config = host::config(index, nodes).ok()?;
             config.replicas = options.replicas;
@@ -169,6 +173,9 @@ impl World {
             rng,
             fault_rng,
             strikes: Strikes::new(options.only_faults.clone()),
+            clients,
+            keys,
+            begun: Moment::default(),
             dots: Dots::default(),
             starts: Starts::default(),
             counts: Counts::default(),
@@ -189,6 +196,7 @@ impl World {
             self.run_until(self.now + FOUNDING_MAX, World::all_serve);
             self.demand_service("without any fault", FOUNDING_MAX);
         }
+        self.begun = self.now;
         self.workload.begin(self.now, &mut self.wishes);
         self.grant_wishes();
         if !self.swarm.striking.is_empty() {
@@ -226,6 +234,9 @@ impl World {
         Report {
             options: self.options,
             nodes: self.hosts.len(),
+            clients: self.clients,
+            keys: self.keys,
+            begun: self.begun,
             swarm: self.swarm,
             trace_hash: self.trace.hash(),
             violations: self.violations,
