@@ -21,6 +21,7 @@ use super::invariants::{self, Invariant, Violation};
 use super::network::Network;
 use super::options::Options;
 use super::report::{Counts, Report};
+use super::strikes::Strikes;
 use super::trace::{About, Trace};
 use super::workload::{Profile, Wish, Workload};
 use crate::protocol::id::{NodeId, SessionId};
@@ -95,6 +96,12 @@ pub(super) struct World {
     wishes: Vec<Wish>,
     outputs: Vec<Output>,
     rng: Rng,
+    /// Decides which faults come up and when, whatever else happens.
+    fault_rng: Rng,
+    strikes: Strikes,
+    clients: u32,
+    keys: u32,
+    begun: Moment,
     trace: Trace,
     dots: Dots,
     starts: Starts,
@@ -123,11 +130,13 @@ impl World {
             retries_are_exact: swarm.clocks_agree_within(40_000),
             ..History::default()
         };
+        let fault_rng = rng.fork();
         let mut client_rng = rng.fork();
         let most = [3, 10, 10, 40][client_rng.index(4)];
         let drawn = client_rng.between(1, most) as u32;
         let clients = options.clients.unwrap_or(drawn);
         let profile = Profile::draw(&mut client_rng, options.keys, options.rate, clients);
+        let keys = profile.keys;
         let hosts = (0..nodes).filter_map(|index| {
             let mut config = host::config(index, nodes).ok()?;
             config.replicas = options.replicas;
@@ -168,6 +177,11 @@ impl World {
             wishes: Vec::new(),
             outputs: Vec::new(),
             rng,
+            fault_rng,
+            strikes: Strikes::new(options.only_faults.clone()),
+            clients,
+            keys,
+            begun: Moment::default(),
             dots: Dots::default(),
             starts: Starts::default(),
             counts: Counts::default(),
@@ -188,6 +202,7 @@ impl World {
             self.run_until(self.now + FOUNDING_MAX, World::all_serve);
             self.demand_service("without any fault", FOUNDING_MAX);
         }
+        self.begun = self.now;
         self.workload.begin(self.now, &mut self.wishes);
         self.grant_wishes();
         if !self.swarm.striking.is_empty() {
@@ -225,10 +240,14 @@ impl World {
         Report {
             options: self.options,
             nodes: self.hosts.len(),
+            clients: self.clients,
+            keys: self.keys,
+            begun: self.begun,
             swarm: self.swarm,
             trace_hash: self.trace.hash(),
             violations: self.violations,
             counts: self.counts,
+            strikes: self.strikes.struck,
             simulated: self.now.since(Moment::default()),
             timeline: self.trace.lines,
             history: self.workload.history,
@@ -269,6 +288,8 @@ impl World {
             let at = self.hosts[host].paused_until;
             return self.schedule(at, event);
         }
+        // One that found nothing to do told nothing.
+        self.trace.fault(None);
         match event {
             Event::Deliver { to, boot, from, message } => self.deliver(to, boot, from, *message),
             Event::Wake { host, boot } => self.wake(host, boot),
@@ -292,7 +313,7 @@ impl World {
             Event::FaultBegins => {
                 if self.is_safe {
                     self.fault_begins();
-                    let wait = self.swarm.wait(&mut self.rng);
+                    let wait = self.swarm.wait(&mut self.fault_rng);
                     self.schedule(self.now + wait, Event::FaultBegins);
                 }
             }
