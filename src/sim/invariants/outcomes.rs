@@ -3,7 +3,7 @@
 //! A write with a context of another key, or with a damaged one, has to be refused: it is never committed, and it is
 //! nowhere even if its client never heard the refusal.
 
-use super::super::history::{Basis, Ending, History, WriteId};
+use super::super::history::{Basis, History, WriteId};
 use super::{Invariant, Violation, seconds};
 
 /// Looks for the values of writes that were answered *not applied*, or had to be, in everything that was read, and in
@@ -62,6 +62,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
 mod tests {
     use super::super::fixture::Story;
     use super::*;
+    use crate::sim::history::Ending;
 
     #[test]
     fn a_failed_write_that_is_shown_or_held_is_reported() {
