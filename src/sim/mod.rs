@@ -32,6 +32,7 @@ pub mod options;
 mod planted;
 pub mod report;
 mod trace;
+mod witness;
 mod workload;
 mod world;
 

@@ -3,7 +3,7 @@
 //! A write with a context of another key, or with a damaged one, has to be refused: it is never committed, and it is
 //! nowhere even if its client never heard the refusal.
 
-use super::super::history::{Basis, Ending, History, WriteId};
+use super::super::history::{Basis, History, WriteId};
 use super::{Invariant, Violation, seconds};
 
 /// Looks for the values of writes that were answered *not applied*, or had to be, in everything that was read, and in
@@ -60,6 +60,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::history::Ending;
     use super::super::fixture::Story;
     use super::*;
 
