@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::protocol::causality::Refusal;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::engine::Engine;
 use crate::protocol::storage::log::{Group, LogId, Scan, Scanner, SegmentName};
@@ -33,6 +34,8 @@ pub(super) struct Disk {
     /// The position of the checkpoint whose entry is not yet synced, and its low-water mark.
     checkpoint: Option<(Lsn, Lsn)>,
     durable_start: Option<Bytes>,
+    /// There is no room for anything new.
+    pub(super) is_full: bool,
 }
 
 #[derive(Debug)]
@@ -81,6 +84,7 @@ impl Disk {
             writing: None,
             checkpoint: None,
             durable_start: None,
+            is_full: false,
         }
     }
 
@@ -116,6 +120,7 @@ impl Disk {
     pub(super) fn execute(&mut self) -> Result<Vec<DiskReply>, String> {
         let Content::Open(engine) = &mut self.content else { return Ok(Vec::new()) };
         let mut replies = Vec::with_capacity(self.queue.len());
+        engine.refuse(self.is_full.then_some(Refusal::DiskFull));
         for request in self.queue.drain(..) {
             engine.submit(request, &mut replies).map_err(|error| error.to_string())?;
         }

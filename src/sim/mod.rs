@@ -23,6 +23,7 @@
 mod clock;
 mod disk;
 pub mod faults;
+mod figures;
 pub mod history;
 mod host;
 pub mod invariants;

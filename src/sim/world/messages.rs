@@ -84,6 +84,10 @@ impl World {
                 format!("{} <- {sender}  {}", host::name(to), trace::show_message(&message))
             });
         }
+        let cue = self.cue_of_message(to, &message);
         self.input(to, Input::Peer { from, message });
+        if let Some(cue) = cue {
+            self.cue(cue);
+        }
     }
 }
