@@ -56,6 +56,9 @@ pub(crate) struct SimArgs {
     /// How many keys [default: drawn from the seed]
     #[arg(long)]
     keys: Option<u32>,
+    /// Operations a second of all clients together [default: drawn from the seed]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: Option<u32>,
     /// Replicas of every key
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=7))]
     replicas: u8,
@@ -206,6 +209,7 @@ impl SimArgs {
         options.nodes = self.nodes;
         options.clients = self.clients;
         options.keys = self.keys;
+        options.rate = self.rate;
         options.replicas = Replicas::new(self.replicas).map_err(|error| Failure::Usage(error.to_string()))?;
         let minutes = |minutes: u64| Duration::from_secs(minutes.saturating_mul(60));
         if let Some(duration) = self.seconds.or(self.minutes.map(minutes)) {
@@ -351,7 +355,7 @@ mod tests {
 
     #[test]
     fn the_command_in_a_report_repeats_its_run() {
-        let line = "starling sim --seed 9 --nodes 3 --clients 2 --keys 5 --replicas 1 --seconds 2.050 --faults crash,loss --only-faults 3,11";
+        let line = "starling sim --seed 9 --nodes 3 --clients 2 --keys 5 --rate 50 --replicas 1 --seconds 2.050 --faults crash,loss --only-faults 3,11";
         let Command::Sim(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!() };
         assert_eq!(args.options(9).unwrap().command(), line);
     }

@@ -98,6 +98,8 @@ pub enum Action {
     Read {
         /// How many owners must reply.
         r: Level,
+        /// Whether a majority must hold what is shown before it is shown.
+        atomic: bool,
     },
     /// Compare what the owners hold.
     Compare,
@@ -113,9 +115,12 @@ impl fmt::Display for Action {
                     Basis::Shown(shown) if shown.is_empty() => write!(f, "blind)"),
                     Basis::Shown(shown) => write!(f, "after {shown:?})"),
                     Basis::WhateverIsThere => write!(f, "of whatever is there)"),
+                    Basis::Nothing => write!(f, "with a context that must be refused)"),
                 }
             }
-            Action::Read { r } => write!(f, "the read (r={r:?})"),
+            Action::Read { r, atomic } => {
+                write!(f, "the {}read (r={r:?})", if *atomic { "atomic " } else { "" })
+            }
             Action::Compare => write!(f, "the comparison of all owners"),
         }
     }
@@ -128,6 +133,8 @@ pub enum Basis {
     Shown(BTreeSet<WriteId>),
     /// A delete without a context reads first, out of sight, and deletes what it read.
     WhateverIsThere,
+    /// Nothing: the client sends a context of another key, or a damaged one, and the write must be refused.
+    Nothing,
 }
 
 /// How an operation ended, as far as its client knows.
@@ -209,10 +216,10 @@ pub struct WriteOf<'a> {
 }
 
 impl WriteOf<'_> {
-    /// Whether it may have happened.
+    /// Whether it may have happened: it was not refused, and did not have to be.
     #[must_use]
     pub fn is_possible(&self) -> bool {
-        self.operation.ending != Ending::NotApplied
+        self.operation.ending != Ending::NotApplied && *self.basis != Basis::Nothing
     }
 
     /// Whether the client was told that it happened.
@@ -238,7 +245,16 @@ impl Operation {
     #[must_use]
     pub fn as_answered(&self) -> Option<(Level, &Seen)> {
         match (&self.action, &self.ending) {
-            (Action::Read { r }, Ending::Answered(seen)) => Some((*r, seen)),
+            (Action::Read { r, .. }, Ending::Answered(seen)) => Some((*r, seen)),
+            _ => None,
+        }
+    }
+
+    /// What it was shown, if it is an atomic read that was answered.
+    #[must_use]
+    pub fn as_atomic(&self) -> Option<&Seen> {
+        match (&self.action, &self.ending) {
+            (Action::Read { atomic: true, .. }, Ending::Answered(seen)) => Some(seen),
             _ => None,
         }
     }

@@ -14,8 +14,9 @@ pub fn unit(invariant: Invariant) -> &'static str {
     match invariant {
         Invariant::NoLostWrite => "committed writes",
         Invariant::OneDotOneValue => "values written and shown",
-        Invariant::Convergence => "keys compared",
-        Invariant::NoResurrection => "reads of all owners",
+        Invariant::ExactSiblings | Invariant::Convergence => "keys compared",
+        Invariant::NoResurrection | Invariant::DurableReads => "reads of all owners",
+        Invariant::AtomicReads => "atomic reads",
         Invariant::RegularReads => "answered reads",
         Invariant::Outcomes => "writes not applied",
         Invariant::Incarnations => "starts",
@@ -28,17 +29,25 @@ pub fn unit(invariant: Invariant) -> &'static str {
 /// What the judges of a run were given, those apart that compare runs.
 pub(super) fn count(history: &History, starts: u64) -> Judged {
     let mut judged = Judged::from([(Invariant::Sane, 1), (Invariant::Incarnations, starts)]);
-    judged.insert(Invariant::Convergence, history.remains.len() as u64);
+    for invariant in [Invariant::ExactSiblings, Invariant::Convergence] {
+        judged.insert(invariant, history.remains.len() as u64);
+    }
     let mut add = |invariant: Invariant, count: usize| *judged.entry(invariant).or_default() += count as u64;
     for operation in &history.operations {
         if operation.owed_by.is_some() {
             add(Invariant::Liveness, 1);
+        }
+        if operation.as_atomic().is_some() {
+            add(Invariant::AtomicReads, 1);
         }
         if let Some((r, seen)) = operation.as_answered() {
             add(Invariant::RegularReads, 1);
             add(Invariant::OneDotOneValue, seen.values.len());
             if history.retries_are_exact && r.of(history.owners) == history.owners {
                 add(Invariant::NoResurrection, 1);
+            }
+            if r.of(history.owners) == history.owners {
+                add(Invariant::DurableReads, 1);
             }
         }
         if let Action::Write { deletes, .. } = &operation.action {
@@ -67,11 +76,13 @@ mod tests {
         for invariant in [
             Invariant::Sane,
             Invariant::NoLostWrite,
+            Invariant::ExactSiblings,
             Invariant::OneDotOneValue,
             Invariant::Convergence,
             Invariant::NoResurrection,
             Invariant::RegularReads,
             Invariant::Incarnations,
+            Invariant::DurableReads,
             Invariant::Liveness,
             Invariant::Determinism,
         ] {

@@ -14,14 +14,16 @@ use crate::protocol::ring::replicas::Replicas;
 pub struct Options {
     /// Decides everything that is left open here.
     pub seed: u64,
-    /// How many nodes the cluster has. Drawn: mostly 5, else 3 to 7.
+    /// How many nodes the cluster has. Drawn: mostly 5, else 3 to 7, seldom 1 or 9.
     pub nodes: Option<u16>,
     /// How many replicas it keeps of every key. Default 3.
     pub replicas: Replicas,
-    /// How many clients work at once. Drawn: 5 to 10.
+    /// How many clients work at once. Drawn: 1 to 40.
     pub clients: Option<u32>,
-    /// How many keys they use, with skew. Drawn: 1 to 40.
+    /// How many keys they use, with skew. Drawn: 1 to 1,000.
     pub keys: Option<u32>,
+    /// How many operations they all begin in a second while nothing slows them down. Drawn: 10 to 150.
+    pub rate: Option<u32>,
     /// How long the faults go on, in virtual time and whole milliseconds. Default 60 s.
     pub duration: Duration,
     /// Which kinds of faults there are, none if it is empty. Drawn.
@@ -61,6 +63,7 @@ impl Options {
             replicas: Replicas::default(),
             clients: None,
             keys: None,
+            rate: None,
             duration: Duration::from_secs(60),
             faults: None,
             only_faults: None,
@@ -91,6 +94,9 @@ impl fmt::Display for Options {
         }
         if let Some(keys) = self.keys {
             write!(f, " --keys {keys}")?;
+        }
+        if let Some(rate) = self.rate {
+            write!(f, " --rate {rate}")?;
         }
         if self.replicas != default.replicas {
             write!(f, " --replicas {}", self.replicas)?;

@@ -208,7 +208,10 @@ pub(super) fn show_request(request: &Request) -> String {
             show_level(write.w),
             if write.attempt > 1 { format!(", attempt {}", write.attempt) } else { String::new() },
         ),
-        Request::Read(read) => format!("get {} r={}", show_key(&read.key), show_level(read.r)),
+        Request::Read(read) => {
+            let atomic = if read.atomic { ", atomic" } else { "" };
+            format!("get {} r={}{atomic}", show_key(&read.key), show_level(read.r))
+        }
         Request::Explain { key } => format!("explain {}", show_key(key)),
         other => format!("{other:?}"),
     }

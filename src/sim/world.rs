@@ -46,6 +46,9 @@ const SETTLING: Duration = Duration::from_secs(10);
 /// How long the last part may take: every operation commits, every key converges.
 const LAST_PART_MAX: Duration = Duration::from_secs(60);
 
+/// How many nodes the cluster of a seed has, each equally likely.
+const NODES_DRAWN: [usize; 20] = [1, 3, 3, 3, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5, 6, 6, 6, 7, 7, 9];
+
 /// How often in a row a node may be woken in one virtual millisecond without anything else happening.
 const WAKES_IN_A_ROW_MAX: u32 = 2_000;
 
@@ -116,7 +119,7 @@ impl World {
     /// The world of a seed, before anything happened.
     pub(super) fn new(options: &Options) -> World {
         let mut rng = Rng::from_number(options.seed);
-        let drawn = [3, 4, 5, 5, 5, 5, 5, 6, 7][rng.index(9)];
+        let drawn = NODES_DRAWN[rng.index(NODES_DRAWN.len())];
         let nodes = options.nodes.map_or(drawn, usize::from).max(1);
         let mut swarm_rng = rng.fork();
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
@@ -130,12 +133,15 @@ impl World {
         };
         let fault_rng = rng.fork();
         let mut client_rng = rng.fork();
-        let profile = Profile::draw(&mut client_rng, options.keys);
-        let clients = options.clients.unwrap_or(client_rng.between(5, 10) as u32);
+        let most = [3, 10, 10, 40][client_rng.index(4)];
+        let drawn = client_rng.between(1, most) as u32;
+        let clients = options.clients.unwrap_or(drawn);
+        let profile = Profile::draw(&mut client_rng, options.keys, options.rate, clients);
         let keys = profile.keys;
         let hosts = (0..nodes).filter_map(|index| {
             let mut config = host::config(index, nodes).ok()?;
             config.replicas = options.replicas;
+            profile.bound(&mut config);
             let drift = rng.between(0, 2 * u64::from(swarm.drift_ppm)) as i32 - swarm.drift_ppm as i32;
             let skew = rng.between(0, 2 * swarm.skew_ms) as i64 - swarm.skew_ms as i64;
             Some(Host {

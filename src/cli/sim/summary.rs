@@ -114,7 +114,7 @@ pub(super) fn json(totals: &Totals, pace: Pace) -> TotalsJson<'_> {
         judged: totals
             .judged
             .iter()
-            .map(|(invariant, count)| (invariant.number().to_string(), *count))
+            .map(|(invariant, count)| (format!("{} {}", invariant.number(), invariant.name()), *count))
             .collect(),
         wall_seconds: pace.elapsed.as_secs_f64(),
         simulated_seconds_per_core_second: pace.simulated_per_core_second,
@@ -204,6 +204,6 @@ mod tests {
         }
         let json = serde_json::to_value(json(&totals, pace)).unwrap();
         assert_eq!((json["seeds"].as_u64(), json["ok"].as_bool()), (Some(1), Some(true)));
-        assert!(json["judged"]["8"].as_u64() > Some(0));
+        assert!(json["judged"]["8 strict quorums are regular"].as_u64() > Some(0));
     }
 }
