@@ -105,6 +105,27 @@ pub enum Action {
     Compare,
 }
 
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Write { id, deletes, basis, w } => {
+                let what = if *deletes { "the delete" } else { "the put" };
+                write!(f, "{what} {id} (w={w:?}, ")?;
+                match basis {
+                    Basis::Shown(shown) if shown.is_empty() => write!(f, "blind)"),
+                    Basis::Shown(shown) => write!(f, "after {shown:?})"),
+                    Basis::WhateverIsThere => write!(f, "of whatever is there)"),
+                    Basis::Nothing => write!(f, "with a context that must be refused)"),
+                }
+            }
+            Action::Read { r, atomic } => {
+                write!(f, "the {}read (r={r:?})", if *atomic { "atomic " } else { "" })
+            }
+            Action::Compare => write!(f, "the comparison of all owners"),
+        }
+    }
+}
+
 /// What a write may supersede.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Basis {

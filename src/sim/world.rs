@@ -23,6 +23,7 @@ use super::host::{self, Host, Process};
 use super::invariants::incarnations::{Deed, Starts};
 use super::invariants::one_dot_one_value::Dots;
 use super::invariants::{self, Invariant, Violation};
+use super::judged;
 use super::network::Network;
 use super::options::Options;
 use super::report::{Counts, Report};
@@ -261,7 +262,10 @@ impl World {
             };
             *count += 1;
         }
+        let judged = judged::count(&self.workload.history, self.counts.starts);
         Report {
+            judged,
+            story: None,
             options: self.options,
             nodes: self.hosts.len(),
             clients: self.clients,
@@ -273,6 +277,7 @@ impl World {
             counts: self.counts,
             strikes: self.strikes.struck,
             simulated: self.now.since(Moment::default()),
+            holdings: self.trace.holdings(),
             timeline: self.trace.lines,
             history: self.workload.history,
         }
@@ -507,6 +512,7 @@ impl World {
             self.insane(index, &format!("cannot close its disk: {error}"));
         }
         self.hosts[index].process = None;
+        self.trace.disk_closed(index);
         let down = Duration::from_millis(self.rng.between(1, 1_000));
         self.schedule(self.now + down, Event::Starts { host: index });
     }

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use super::super::faults::Kind;
-use super::super::host;
 #[cfg(test)]
 use super::super::planted::Planted;
-use super::super::trace::{self, About};
 use super::{Event, World};
 use crate::protocol::causality::Change;
 use crate::protocol::input::Input;
@@ -14,10 +12,7 @@ use crate::protocol::storage::op::{DiskReply, DiskRequest};
 
 impl World {
     pub(super) fn ask_disk(&mut self, index: usize, request: DiskRequest) {
-        if let Some((key, text)) = trace::show_disk_request(&request) {
-            let key = key.clone();
-            self.note(About::Key(&key), || format!("{} {text} {}", host::name(index), trace::show_key(&key)));
-        }
+        self.trace.disk_asked(index, &request);
         if let DiskRequest::Update { key, change: Change::Merge { record, .. }, .. } = &request {
             self.violations.extend(self.dots.passed(key, record));
         }
@@ -116,8 +111,8 @@ impl World {
                 DiskReply::Durable { through } => (b'd', through.0),
             };
             self.trace.event(self.now, kind, index, number);
-            self.note(About::Chatter, || format!("{} {}", host::name(index), trace::show_disk_reply(&reply)));
             let cue = self.cue_of(index, &reply);
+            self.trace.disk_replied(self.now, index, &reply);
             self.input(index, Input::Disk(reply));
             if let Some(cue) = cue {
                 self.cue(cue);

@@ -141,6 +141,7 @@ impl World {
             return;
         }
         self.counts.crashes += 1;
+        self.trace.disk_closed(index);
         let fate = self.hosts[index].disk.crash(&mut self.rng);
         self.hosts[index].paused_until = self.now;
         self.hosts[index].sync_fails = false;

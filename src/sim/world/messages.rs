@@ -3,7 +3,7 @@
 use super::super::host::{self, Process};
 use super::super::invariants::canonical;
 use super::super::invariants::incarnations::Deed;
-use super::super::trace::{self, About};
+use super::super::trace::Fate;
 use super::{Event, World};
 use crate::protocol::id::NodeId;
 use crate::protocol::input::Input;
@@ -35,11 +35,6 @@ impl World {
             self.witness.sent(from, receiver, self.now, &message, secret);
         }
         self.counts.messages += 1;
-        let key = trace::key_of(&message).cloned();
-        let about = || match (&key, &message) {
-            (Some(key), _) => About::Key(key),
-            _ => About::Chatter,
-        };
         // A connection is between two processes: what is sent while nobody listens, or to a process that has ended
         // when it arrives, is lost.
         let is_heard = self.hosts[to].process.as_ref().is_some_and(|process| process.has_started);
@@ -49,10 +44,12 @@ impl World {
         if self.counts.messages.is_multiple_of(DECODED_EVERY) {
             self.violations.extend(canonical::judge_message(&message, bytes));
         }
-        let lost = if !is_heard || arrivals.0[0].is_none() { ", lost" } else { "" };
-        self.trace.line(self.now, about(), || {
-            format!("{} -> {}  {}{lost}", host::name(from), host::name(to), trace::show_message(&message))
-        });
+        let fate = match arrivals.0[0] {
+            _ if !is_heard => Fate::Unheard,
+            Some(at) => Fate::Arrives(at),
+            None => Fate::Lost,
+        };
+        self.trace.sent(self.now, from, to, &message, &fate);
         if !is_heard {
             return;
         }
@@ -78,13 +75,8 @@ impl World {
             return;
         }
         self.trace.event(self.now, b'>', to, from.0);
-        if let Some(key) = trace::key_of(&message) {
-            let sender = self.ids.get(&from).map_or("?".to_owned(), |&from| host::name(from));
-            self.trace.line(self.now, About::Key(key), || {
-                format!("{} <- {sender}  {}", host::name(to), trace::show_message(&message))
-            });
-        }
         let cue = self.cue_of_message(to, &message);
+        self.trace.received(self.now, to, self.ids.get(&from).copied(), &message);
         self.input(to, Input::Peer { from, message });
         if let Some(cue) = cue {
             self.cue(cue);
