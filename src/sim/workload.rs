@@ -27,6 +27,10 @@ pub(super) struct Profile {
     pub(super) attempts_max: u32,
     /// Operations in a thousand with a level other than majority.
     pub(super) odd_level_per_mille: u32,
+    /// Writes in a thousand that are sent with the context of another key, by a client that mixed them up.
+    pub(super) stray_context_per_mille: u32,
+    /// Writes in a thousand that are sent with a context of which a bit was changed.
+    pub(super) forged_context_per_mille: u32,
     /// Weights: read, read-modify-write, blind put, put with a context kept from earlier, delete, delete without a
     /// context.
     pub(super) weights: [u64; 6],
@@ -42,6 +46,8 @@ impl Profile {
             patience: Duration::from_millis(attempt * rng.between(1, 5)),
             attempts_max: rng.between(1, 4) as u32,
             odd_level_per_mille: [0, 100, 400][rng.index(3)],
+            stray_context_per_mille: 0,
+            forged_context_per_mille: 0,
             weights: [
                 40,
                 rng.between(10, 40),
@@ -51,6 +57,34 @@ impl Profile {
                 if rng.chance(300) { 3 } else { 0 },
             ],
         }
+    }
+}
+
+impl Profile {
+    /// The context that the client sends with its next write of `key` by mistake or in bad faith, if it does.
+    fn wrong_context(&self, client: &mut Client, key: &Bytes) -> Option<Held> {
+        if client.owed_by.is_some() {
+            return None;
+        }
+        if self.stray_context_per_mille > 0 && client.rng.chance(self.stray_context_per_mille) {
+            let others: Vec<&Held> =
+                client.held.iter().filter(|(other, _)| *other != key).map(|(_, held)| held).collect();
+            let token = client.rng.pick(&others)?.token.clone();
+            return Some(Held { token, shown: BTreeSet::new() });
+        }
+        if self.forged_context_per_mille > 0 && client.rng.chance(self.forged_context_per_mille) {
+            let Held { token, shown } = client.held.get(key)?.clone();
+            // A bit of the last timestamp, which stands before the tag of 16 bytes: to have seen what is yet to come.
+            let mut bytes = token.as_bytes().to_vec();
+            let at = bytes.len().checked_sub(16 + client.rng.between(2, 4) as usize)?;
+            let (byte, bit) = (bytes.get_mut(at)?, 1 << client.rng.below(8));
+            if *byte & bit != 0 {
+                return None;
+            }
+            *byte |= bit;
+            return Some(Held { token: ContextToken::from(Bytes::from(bytes)), shown });
+        }
+        None
     }
 }
 
@@ -263,6 +297,7 @@ impl Workload {
         let odd_level = self.profile.odd_level_per_mille;
         let actor = &mut self.clients[client];
         let held = actor.held.get(&key).cloned();
+        let wrong = self.profile.wrong_context(actor, &key);
         let level = |rng: &mut Rng| match rng.chance(odd_level) && owed_by.is_none() {
             true => *rng.pick(&[Level::One, Level::All, Level::Count(2)]).unwrap_or(&Level::All),
             false => Level::Majority,
@@ -278,7 +313,7 @@ impl Workload {
                 self.writes += 1;
                 let id = WriteId(self.writes);
                 let deletes = matches!(step, Step::Delete | Step::Sweep);
-                sent = if matches!(step, Step::Put | Step::Delete) { held } else { None };
+                sent = wrong.or(if matches!(step, Step::Put | Step::Delete) { held } else { None });
                 let basis = match &sent {
                     Some(held) => Basis::Shown(held.shown.clone()),
                     None if deletes => Basis::WhateverIsThere,

@@ -15,6 +15,7 @@ use super::disk::Disk;
 use super::faults::Swarm;
 use super::history::{Action, Ending, History};
 use super::host::{self, Host, Process};
+use super::invariants::circles::Circles;
 use super::invariants::incarnations::{Deed, Starts};
 use super::invariants::one_dot_one_value::Dots;
 use super::invariants::{self, Invariant, Violation};
@@ -95,6 +96,7 @@ pub(super) struct World {
     trace: Trace,
     dots: Dots,
     starts: Starts,
+    circles: Circles,
     counts: Counts,
     violations: Vec<Violation>,
     is_safe: bool,
@@ -114,18 +116,25 @@ impl World {
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut swarm = Swarm::draw(&mut swarm_rng, options.faults.as_ref());
         #[cfg(test)]
-        super::planted::favour(options.planted, &mut swarm);
+        let planted = super::planted::Bench::new(options.planted, options.seed);
+        #[cfg(test)]
+        planted.favour_faults(&mut swarm);
         let history = History {
             owners: nodes.min(options.replicas.get()),
             retries_are_exact: swarm.clocks_agree_within(40_000),
             ..History::default()
         };
         let mut client_rng = rng.fork();
-        let profile = Profile::draw(&mut client_rng, options.keys);
+        #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
+        let mut profile = Profile::draw(&mut client_rng, options.keys);
+        #[cfg(test)]
+        planted.favour_clients(&mut profile);
         let clients = options.clients.unwrap_or(client_rng.between(5, 10) as u32);
         let hosts = (0..nodes).filter_map(|index| {
             let mut config = host::config(index, nodes).ok()?;
             config.replicas = options.replicas;
+            #[cfg(test)]
+            planted.configure(&mut config);
             let drift = rng.between(0, 2 * u64::from(swarm.drift_ppm)) as i32 - swarm.drift_ppm as i32;
             let skew = rng.between(0, 2 * swarm.skew_ms) as i64 - swarm.skew_ms as i64;
             Some(Host {
@@ -144,13 +153,13 @@ impl World {
         let mut workload = Workload::new(profile, clients, history, &mut client_rng);
         #[cfg(test)]
         {
-            workload.forgets_attempts = options.planted == Some(super::planted::Planted::LastAttemptDecides);
+            workload.forgets_attempts = planted.is(super::planted::Planted::LastAttemptDecides);
         }
         World {
             network: Network::new(hosts.len(), swarm.weather.clone()),
             trace: Trace::new(options.recording.clone()),
             #[cfg(test)]
-            planted: super::planted::Bench::new(options.planted),
+            planted,
             options: options.clone(),
             swarm,
             now: Moment::default(),
@@ -164,6 +173,7 @@ impl World {
             rng,
             dots: Dots::default(),
             starts: Starts::default(),
+            circles: Circles::default(),
             counts: Counts::default(),
             violations: Vec::new(),
             is_safe: true,
@@ -203,6 +213,8 @@ impl World {
 
     fn report(mut self) -> Report {
         self.violations.extend(invariants::judge(&self.workload.history));
+        #[cfg(test)]
+        self.planted.mute(&mut self.violations);
         self.counts.lost = self.network.lost;
         self.counts.duplicated = self.network.duplicated;
         for operation in &self.workload.history.operations {
@@ -253,6 +265,8 @@ impl World {
                 self.violations.push(Violation::general(Invariant::Sane, what));
             }
             self.happen(event);
+            #[cfg(test)]
+            self.planted.mute(&mut self.violations);
         }
     }
 
@@ -426,6 +440,8 @@ impl World {
         if let Err(error) = self.hosts[index].disk.shut(&mut self.rng) {
             self.insane(index, &format!("cannot close its disk: {error}"));
         }
+        #[cfg(test)]
+        self.planted.stopped(index, &mut self.hosts[index].disk);
         self.hosts[index].process = None;
         let down = Duration::from_millis(self.rng.between(1, 1_000));
         self.schedule(self.now + down, Event::Starts { host: index });

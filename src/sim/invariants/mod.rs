@@ -21,6 +21,7 @@ use super::history::History;
 use crate::protocol::causality::Record;
 use crate::protocol::time::Moment;
 
+pub mod circles;
 pub mod convergence;
 pub mod determinism;
 pub mod incarnations;

@@ -31,6 +31,8 @@ impl World {
     }
 
     fn asked(&mut self, client: usize, host: usize, id: u64, deadline_ms: u32, request: Request) {
+        #[cfg(test)]
+        let request = self.planted.doctor_request(request);
         self.trace.event(self.now, b'c', client, id);
         self.trace.content(&request);
         if let Some(key) = trace::key_of_request(&request) {

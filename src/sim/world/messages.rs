@@ -7,6 +7,9 @@ use super::{Event, World};
 use crate::protocol::id::NodeId;
 use crate::protocol::input::Input;
 use crate::protocol::output::Destination;
+#[cfg(test)]
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::wire::client::Request;
 use crate::protocol::wire::peer::PeerMessage;
 
 impl World {
@@ -18,13 +21,15 @@ impl World {
             return;
         }
         let id = process.node.id();
+        #[cfg(test)]
+        let Some(message) = self.planted.doctor_message(&process.node, &to, message) else { return };
         let to = match to {
             Destination::Node { id, .. } => self.ids.get(&id).copied(),
             Destination::Address(address) => host::at_address(address),
         };
         let Some(to) = to.filter(|to| *to < self.hosts.len() && *to != from) else { return };
         #[cfg(test)]
-        let message = self.planted.doctor_message(message);
+        let to = self.stand_in(from, to, &message).unwrap_or(to);
         self.judge_message(&message);
         self.counts.messages += 1;
         let key = trace::key_of(&message).cloned();
@@ -57,6 +62,7 @@ impl World {
     fn judge_message(&mut self, message: &PeerMessage) {
         let violation = match message {
             PeerMessage::Replicate { key, record, .. } => self.dots.passed(key, record),
+            PeerMessage::Forward { ask: Request::Write(write), .. } => self.circles.passed_on(write),
             _ => None,
         };
         self.violations.extend(violation);
@@ -66,6 +72,8 @@ impl World {
         if self.hosts[to].boot != boot || self.hosts[to].process.is_none() {
             return;
         }
+        #[cfg(test)]
+        let Some((from, message)) = self.doctor_arrival(to, from, message) else { return };
         self.trace.event(self.now, b'>', to, from.0);
         if let Some(key) = trace::key_of(&message) {
             let sender = self.ids.get(&from).map_or("?".to_owned(), |&from| host::name(from));
@@ -74,5 +82,44 @@ impl World {
             });
         }
         self.input(to, Input::Peer { from, message });
+    }
+
+    /// Who gets a message instead of an owner that does not listen, if strangers answer.
+    #[cfg(test)]
+    fn stand_in(&mut self, from: usize, to: usize, message: &PeerMessage) -> Option<usize> {
+        use super::super::planted::Planted;
+
+        let listens = |host: &super::Host| host.process.as_ref().is_some_and(|process| process.has_started);
+        if !self.planted.is(Planted::StrangersAnswer) || listens(&self.hosts[to]) {
+            return None;
+        }
+        let view = self.hosts[from].process.as_ref()?.node.ring_view()?;
+        let owners = view.slot(Slot::of_key(trace::key_of(message)?)).read_set();
+        let strangers: Vec<NodeId> =
+            self.hosts.iter().filter(|host| listens(host)).filter_map(|host| host.id).collect();
+        let strangers: Vec<NodeId> = strangers.into_iter().filter(|id| !owners.contains(id)).collect();
+        let stranger = self.planted.stand_in(from, self.hosts[to].id?, message, &strangers)?;
+        self.ids.get(&stranger).copied()
+    }
+
+    /// What becomes of a message that arrives, and from whom it seems to be.
+    #[cfg(test)]
+    fn doctor_arrival(
+        &mut self,
+        to: usize,
+        from: NodeId,
+        message: PeerMessage,
+    ) -> Option<(NodeId, PeerMessage)> {
+        use super::super::planted::Passage;
+
+        let (wall, limits) = (self.hosts[to].clock.now(self.now).wall, self.hosts[to].config.limits);
+        match self.planted.doctor_arrival(to, from, message, wall, &limits, self.is_safe) {
+            Passage::As(from, message) => Some((from, message)),
+            Passage::Nowhere => None,
+            Passage::Answered(answer) => {
+                self.send(to, Destination::Node { id: from, address: None }, answer);
+                None
+            }
+        }
     }
 }
