@@ -28,7 +28,7 @@ use super::invariants::{Invariant, Violation};
 use super::workload::Profile as Clients;
 use crate::protocol::causality::{Applied, Change, Dot, OperationId, Put, Record};
 use crate::protocol::codec;
-use crate::protocol::config::{CLOCK_SKEW_MAX, Limits, NodeConfig};
+use crate::protocol::config::{CLOCK_SKEW_MAX, Limits};
 use crate::protocol::id::{Incarnation, NodeId, RequestId};
 use crate::protocol::node::{Node, Start};
 use crate::protocol::output::Destination;
@@ -37,16 +37,18 @@ use crate::protocol::planted::{self, Bed};
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey};
 use crate::protocol::time::{Timestamp, WallTime};
-use crate::protocol::wire::client::{Answer, Code, Health, Outcome, Request};
+use crate::protocol::wire::client::{Answer, Health, Outcome, Request};
 use crate::protocol::wire::peer::PeerMessage;
 
 /// What is planted in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Planting {
-    /// Whose profile, scaffold and judges the run has.
-    pub(super) bug: Planted,
-    /// Whether the bug itself is left out: the control.
-    pub(super) is_control: bool,
+pub(super) enum Planting {
+    /// A bug, under the profile that favours it, before the judges that may find it.
+    Favoured(Planted),
+    /// That profile and those judges without the bug.
+    Control(Planted),
+    /// A bug in whatever the seed draws, before all judges.
+    Alone(Planted),
 }
 
 /// Where a run keeps its planted bug and what that needs. With nothing planted it leaves everything as it is.
@@ -76,9 +78,14 @@ pub(super) enum Passage {
 
 impl Bench {
     pub(super) fn new(planting: Option<Planting>, seed: u64) -> Bench {
-        let bug = planting.filter(|planting| !planting.is_control).map(|planting| planting.bug);
+        let (entry, bug) = match planting {
+            Some(Planting::Favoured(bug)) => (Some(bank::entry(bug)), Some(bug)),
+            Some(Planting::Control(bug)) => (Some(bank::entry(bug)), None),
+            Some(Planting::Alone(bug)) => (None, Some(bug)),
+            None => (None, None),
+        };
         Bench {
-            entry: planting.map(|planting| bank::entry(planting.bug)),
+            entry,
             bug,
             // The world's own draws stay what they are with and without the bug.
             rng: Rng::from_number(seed ^ 0x0b5e_55ed),
@@ -111,13 +118,6 @@ impl Bench {
     pub(super) fn favour_clients(&self, clients: &mut Clients) {
         if let Some(entry) = self.entry {
             (entry.profile.clients)(clients);
-        }
-    }
-
-    /// Sets what a node is told that favours the bug.
-    pub(super) fn configure(&self, config: &mut NodeConfig) {
-        if let Some(siblings_max) = self.entry.and_then(|entry| entry.profile.siblings_max) {
-            config.limits.siblings_max = siblings_max;
         }
     }
 
@@ -192,7 +192,6 @@ impl Bench {
         if let Answer::Written(written) = &mut answer
             && self.is(Planted::UnknownAsNotApplied)
             && written.outcome == Outcome::Unknown
-            && written.problem.as_ref().is_some_and(|problem| problem.code == Code::Timeout)
         {
             written.outcome = Outcome::NotApplied;
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::faults::{Kind, Swarm};
 use super::super::network::Weather;
 use super::super::workload::Profile as Clients;
+use crate::protocol::config::Limits;
 
 /// What a run is like in which a bug is looked for. What is `None` is drawn from the seed.
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +17,8 @@ pub(super) struct Profile {
     pub(super) keys: Option<u32>,
     /// How long the faults go on, in seconds.
     pub(super) seconds: u64,
-    /// Lowers the limit of siblings, so that it is met.
-    pub(super) siblings_max: Option<usize>,
+    /// How many clients there are.
+    pub(super) crowd: Option<u32>,
     /// A trouble that a sound node survives as far as the judges of the bug go.
     pub(super) scaffold: Option<Scaffold>,
     pub(super) faults: fn(&mut Swarm),
@@ -39,7 +40,7 @@ pub(super) const SWARM: Profile = Profile {
     nodes: None,
     keys: None,
     seconds: 20,
-    siblings_max: None,
+    crowd: Some(8),
     scaffold: None,
     faults: |_| {},
     clients: |_| {},
@@ -53,7 +54,7 @@ pub(super) const CONFLICTS: Profile = Profile {
     faults: |swarm| *swarm = Swarm::calm(),
     clients: |clients| {
         calm(clients);
-        clients.weights = [30, 30, 20, 10, 5, 0];
+        clients.weights = [30, 30, 20, 10, 5, 0, 0];
     },
     ..SWARM
 };
@@ -69,7 +70,7 @@ pub(super) const CRASHES: Profile = Profile {
     },
     clients: |clients| {
         calm(clients);
-        clients.weights = [40, 30, 30, 0, 0, 0];
+        clients.weights = [40, 30, 30, 0, 0, 0, 0];
     },
     ..SWARM
 };
@@ -84,7 +85,7 @@ pub(super) const BACKUPS: Profile = Profile {
     faults: |swarm| *swarm = strikes(&[Kind::Stop], 700, 500),
     clients: |clients| {
         calm(clients);
-        clients.weights = [20, 10, 40, 0, 0, 0];
+        clients.weights = [20, 10, 40, 0, 0, 0, 0];
     },
     ..SWARM
 };
@@ -106,7 +107,7 @@ pub(super) const RETRIES: Profile = Profile {
         clients.attempt = Duration::from_millis(250);
         clients.patience = Duration::from_millis(3_000);
         clients.attempts_max = 4;
-        clients.weights = [20, 40, 5, 10, 20, 0];
+        clients.weights = [20, 40, 5, 10, 20, 0, 0];
     },
     ..SWARM
 };
@@ -132,12 +133,12 @@ pub(super) const SIBLINGS: Profile = Profile {
     nodes: Some(5),
     keys: Some(2),
     seconds: 10,
-    siblings_max: Some(3),
     faults: |swarm| *swarm = strikes(&[Kind::Partition], 1_000, 3_000),
     clients: |clients| {
         calm(clients);
         clients.odd_level_per_mille = 400;
-        clients.weights = [20, 10, 70, 0, 0, 0];
+        clients.weights = [20, 10, 70, 0, 0, 0, 0];
+        clients.limits.siblings_max = 3;
     },
     ..SWARM
 };
@@ -168,7 +169,7 @@ pub(super) const JUMPS: Profile = Profile {
     clients: |clients| {
         calm(clients);
         clients.think_max = Duration::from_millis(20);
-        clients.weights = [5, 20, 40, 0, 0, 0];
+        clients.weights = [5, 20, 40, 0, 0, 0, 0];
     },
     ..SWARM
 };
@@ -183,7 +184,7 @@ pub(super) const BUSY: Profile = Profile {
     clients: |clients| {
         calm(clients);
         clients.think_max = Duration::from_millis(10);
-        clients.weights = [5, 20, 60, 0, 0, 0];
+        clients.weights = [5, 20, 60, 0, 0, 0, 0];
     },
     ..SWARM
 };
@@ -199,26 +200,54 @@ pub(super) const LONG_PARTITIONS: Profile = Profile {
     ..SWARM
 };
 
-/// Clients that mix up their contexts.
-pub(super) const STRAY_CONTEXTS: Profile = Profile {
-    says: "no faults; writes with the context of another key",
-    keys: Some(4),
+/// Clients that mix up their contexts, or damage them.
+pub(super) const WRONG_CONTEXTS: Profile = Profile {
+    says: "no faults; writes with a context of another key or with a bit of it changed",
     clients: |clients| {
-        (CONFLICTS.clients)(clients);
-        clients.stray_context_per_mille = 200;
+        calm(clients);
+        clients.weights = [30, 30, 10, 0, 0, 0, 20];
     },
     ..CONFLICTS
 };
 
-/// Clients that make up contexts.
-pub(super) const FORGED_CONTEXTS: Profile = Profile {
-    says: "no faults; writes with a context of which a bit was changed",
-    keys: Some(2),
-    clients: |clients| {
-        (CONFLICTS.clients)(clients);
-        clients.forged_context_per_mille = 300;
+/// Coordinators that crash before what they applied is durable, and whose messages are lost.
+pub(super) const READ_AND_CRASH: Profile = Profile {
+    says: "crashes right after *applied*, slow syncs, lost messages; reads of every level",
+    nodes: Some(3),
+    keys: Some(3),
+    faults: |swarm| {
+        *swarm = strikes(&[Kind::Crash, Kind::Partition], 1_000, 2_000);
+        swarm.crash_after_applied_per_mille = 20;
+        swarm.sync_max = Duration::from_millis(200);
+        swarm.weather.loss_per_mille = 300;
     },
-    ..CONFLICTS
+    clients: |clients| {
+        calm(clients);
+        clients.think_max = Duration::from_millis(50);
+        clients.odd_level_per_mille = 700;
+        clients.weights = [60, 20, 30, 0, 0, 0, 0];
+    },
+    ..SWARM
+};
+
+/// Atomic reads beside writes whose messages are late.
+pub(super) const ATOMIC: Profile = Profile {
+    says: "messages late or lost; most reads atomic; 2 keys",
+    nodes: Some(5),
+    keys: Some(2),
+    seconds: 15,
+    faults: |swarm| {
+        *swarm = Swarm::calm();
+        swarm.weather.delay_spread = Duration::from_millis(100);
+        swarm.weather.loss_per_mille = 200;
+        swarm.weather.reorders = true;
+    },
+    clients: |clients| {
+        calm(clients);
+        clients.atomic_per_mille = 700;
+        clients.weights = [70, 20, 10, 0, 0, 0, 0];
+    },
+    ..SWARM
 };
 
 /// Replicas that acknowledge what they lost on the way.
@@ -242,7 +271,7 @@ pub(super) const ABSENCES: Profile = Profile {
     faults: |swarm| *swarm = strikes(&[Kind::Crash], 400, 800),
     clients: |clients| {
         calm(clients);
-        clients.weights = [50, 30, 20, 0, 0, 0];
+        clients.weights = [50, 30, 20, 0, 0, 0, 0];
     },
     ..SWARM
 };
@@ -266,5 +295,8 @@ fn calm(clients: &mut Clients) {
     clients.patience = Duration::from_millis(1_500);
     clients.attempts_max = 2;
     clients.odd_level_per_mille = 0;
-    clients.weights = [40, 30, 10, 5, 5, 0];
+    clients.atomic_per_mille = 0;
+    clients.limits = Limits::default();
+    clients.requests_max = 4_096;
+    clients.weights = [40, 30, 10, 5, 5, 0, 0];
 }

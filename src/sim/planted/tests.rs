@@ -8,10 +8,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::super::invariants::Invariant;
+use super::super::judged;
 use super::super::options::Options;
 use super::super::report::Report;
-use super::super::run;
 use super::bank::{BANK, Entry, WAITING, entry};
+use super::profiles::Profile;
 use super::{Planted, Planting};
 
 /// From how many first seeds each bug is looked for in a full run.
@@ -35,12 +36,12 @@ struct Find {
     judge: Invariant,
 }
 
-/// One run with the profile of a bug, with the bug or as the control.
-fn try_seed(entry: &Entry, seed: u64, is_control: bool) -> Report {
-    let Entry { bug, profile, .. } = entry;
-    run(&Options {
-        planted: Some(Planting { bug: *bug, is_control }),
+/// One run with the profile of a bug.
+fn try_seed(planting: Planting, profile: &Profile, seed: u64) -> Report {
+    judged(&Options {
+        planted: Some(planting),
         nodes: profile.nodes,
+        clients: profile.crowd,
         keys: profile.keys,
         duration: Duration::from_secs(profile.seconds),
         ..Options::new(seed)
@@ -51,7 +52,11 @@ fn try_seed(entry: &Entry, seed: u64, is_control: bool) -> Report {
 fn look(entry: &Entry, first: u64) -> Find {
     for seeds in 1..=entry.budget {
         let seed = first + seeds - 1;
-        let Some(found) = try_seed(entry, seed, false).violations.into_iter().next() else { continue };
+        let Some(found) =
+            try_seed(Planting::Favoured(entry.bug), &entry.profile, seed).violations.into_iter().next()
+        else {
+            continue;
+        };
         assert!(entry.judges.contains(&found.invariant), "{:?}, seed {seed}: {found}", entry.bug);
         assert_clean(entry, seed);
         println!("{:?} was found with {seeds} seeds, under seed {seed}: {found}", entry.bug);
@@ -61,7 +66,7 @@ fn look(entry: &Entry, first: u64) -> Find {
 }
 
 fn assert_clean(entry: &Entry, seed: u64) {
-    let control = try_seed(entry, seed, true);
+    let control = try_seed(Planting::Control(entry.bug), &entry.profile, seed);
     let what = control.violations.first().map(ToString::to_string).unwrap_or_default();
     assert!(what.is_empty(), "without {:?} its profile finds something under seed {seed}: {what}", entry.bug);
 }
@@ -74,7 +79,7 @@ fn hunt(bug: Planted) {
         look(entry, 0);
         return;
     }
-    (0..2 * STARTS).for_each(|seed| assert_clean(entry, seed));
+    (1..=STARTS).for_each(|seed| assert_clean(entry, seed));
     let mut finds: Vec<Find> = (0..STARTS).map(|start| look(entry, start * APART)).collect();
     finds.sort_by_key(|find| find.seeds);
     let (median, worst) = (finds[finds.len() / 2].seeds, finds[finds.len() - 1].seeds);
@@ -126,9 +131,10 @@ hunts! {
     an_actor_in_a_backup: ActorInTheBackup,
     a_bare_write: BareWrite,
     a_disk_that_lies: DurableBeforeTheSync,
+    a_read_before_it_is_durable: ReadBeforeDurable,
     a_put_that_is_coordinated_twice: PutCoordinatedTwice,
     a_retry_that_is_a_new_put: RetryIsANewPut,
-    a_timeout_as_not_applied: UnknownAsNotApplied,
+    an_unknown_outcome_as_not_applied: UnknownAsNotApplied,
     a_limit_on_repairs: LimitOnRepairs,
     a_future_that_is_refused: FutureRefused,
     one_dot_for_two_puts: OneDotForTwoPuts,
@@ -146,6 +152,7 @@ hunts! {
     a_circle_of_forwards: ForwardedAgain,
     strangers_that_answer: StrangersAnswer,
     a_logged_write_as_not_applied: LoggedAsNotApplied,
+    an_atomic_read_in_name_only: AtomicInNameOnly,
 }
 
 #[test]
@@ -154,4 +161,19 @@ fn budgets_are_within_what_is_promised() {
     budgets.sort_unstable();
     assert!(budgets[budgets.len() - 1] <= 2_000);
     assert!(budgets[budgets.len() / 2] <= 200);
+}
+
+/// The document is what people read; its measurements are pasted from a full run, the rest is held to the table.
+#[test]
+fn the_document_lists_the_bank() {
+    let document = include_str!("../../../docs/planted-bugs.md");
+    let rows: Vec<Vec<&str>> =
+        document.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+    let is_there = |wanted: &[&str]| rows.iter().any(|row| wanted.iter().all(|cell| row.contains(cell)));
+    for Entry { number, name, seen_in, profile, budget, .. } in BANK {
+        assert!(is_there(&[number, name, seen_in, profile.says, &budget.to_string()]), "{number} {name}");
+    }
+    for waiting in WAITING {
+        assert!(is_there(&[waiting.number, waiting.name, waiting.waits_for]), "{waiting:?}");
+    }
 }
