@@ -46,7 +46,7 @@ enum Content {
     Closed(MemoryStore),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Segment {
     generation: u64,
     bytes: Vec<u8>,
@@ -231,6 +231,25 @@ impl Disk {
     pub(super) fn start_is_durable(&self) -> bool {
         let Content::Open(engine) = &self.content else { return false };
         self.durable_start.is_some() && engine.meta().get(&MetaKey::Start) == self.durable_start.as_ref()
+    }
+
+    /// The directory of a node that does not run, as somebody may copy it.
+    #[cfg(test)]
+    pub(super) fn copy(&self) -> Disk {
+        let store = match &self.content {
+            Content::Closed(store) => store.clone(),
+            Content::Open(_) => MemoryStore::default(),
+        };
+        Disk {
+            log: self.log,
+            segments: self.segments.clone(),
+            content: Content::Closed(store),
+            queue: Vec::new(),
+            writing: None,
+            checkpoint: None,
+            durable_start: self.durable_start.clone(),
+            is_full: false,
+        }
     }
 
     /// A bug to be found: the disk forgets a record without a word. Returns whether it held any.

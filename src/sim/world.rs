@@ -20,6 +20,7 @@ use super::faults::Swarm;
 use super::figures::Cue;
 use super::history::{Action, Ending, History};
 use super::host::{self, Host, Process};
+use super::invariants::circles::Circles;
 use super::invariants::incarnations::{Deed, Starts};
 use super::invariants::one_dot_one_value::Dots;
 use super::invariants::{self, Invariant, Violation};
@@ -118,6 +119,7 @@ pub(super) struct World {
     dots: Dots,
     starts: Starts,
     witness: Witness,
+    circles: Circles,
     counts: Counts,
     violations: Vec<Violation>,
     is_safe: bool,
@@ -139,7 +141,9 @@ impl World {
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut swarm = Swarm::draw(&mut swarm_rng, options.faults.as_ref());
         #[cfg(test)]
-        super::planted::favour(options.planted, &mut swarm);
+        let planted = super::planted::Bench::new(options.planted, options.seed);
+        #[cfg(test)]
+        planted.favour_faults(&mut swarm);
         let history = History {
             owners: nodes.min(options.replicas.get()),
             retries_are_exact: swarm.clocks_agree_within(40_000),
@@ -150,7 +154,10 @@ impl World {
         let most = [3, 10, 10, 40][client_rng.index(4)];
         let drawn = client_rng.between(1, most) as u32;
         let clients = options.clients.unwrap_or(drawn);
-        let profile = Profile::draw(&mut client_rng, options.keys, options.rate, clients);
+        #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
+        let mut profile = Profile::draw(&mut client_rng, options.keys, options.rate, clients);
+        #[cfg(test)]
+        planted.favour_clients(&mut profile);
         let keys = profile.keys;
         let hosts = (0..nodes).filter_map(|index| {
             let mut config = host::config(index, nodes).ok()?;
@@ -178,13 +185,13 @@ impl World {
         let mut workload = Workload::new(profile, clients, history, &mut client_rng);
         #[cfg(test)]
         {
-            workload.forgets_attempts = options.planted == Some(super::planted::Planted::LastAttemptDecides);
+            workload.forgets_attempts = planted.is(super::planted::Planted::LastAttemptDecides);
         }
         World {
             network: Network::new(hosts.len(), swarm.weather.clone()),
             trace: Trace::new(options.recording.clone()),
             #[cfg(test)]
-            planted: super::planted::Bench::new(options.planted),
+            planted,
             options: options.clone(),
             swarm,
             now: Moment::default(),
@@ -205,6 +212,7 @@ impl World {
             dots: Dots::default(),
             starts: Starts::default(),
             witness,
+            circles: Circles::default(),
             counts: Counts::default(),
             violations: Vec::new(),
             is_safe: true,
@@ -249,6 +257,8 @@ impl World {
 
     fn report(mut self) -> Report {
         self.violations.extend(invariants::judge(&self.workload.history));
+        #[cfg(test)]
+        self.planted.mute(&mut self.violations);
         self.counts.lost = self.network.lost;
         self.counts.duplicated = self.network.duplicated;
         for operation in &self.workload.history.operations {
@@ -312,6 +322,8 @@ impl World {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.happen(event))) {
                 self.panicked(host, panic.as_ref());
             }
+            #[cfg(test)]
+            self.planted.mute(&mut self.violations);
         }
     }
 
@@ -511,6 +523,8 @@ impl World {
         if let Err(error) = self.hosts[index].disk.shut(&mut self.rng) {
             self.insane(index, &format!("cannot close its disk: {error}"));
         }
+        #[cfg(test)]
+        self.planted.stopped(index, &mut self.hosts[index].disk);
         self.hosts[index].process = None;
         self.trace.disk_closed(index);
         let down = Duration::from_millis(self.rng.between(1, 1_000));

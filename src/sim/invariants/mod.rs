@@ -43,6 +43,7 @@ use crate::protocol::time::Moment;
 pub mod atomic_reads;
 pub mod bounds;
 pub mod canonical;
+pub mod circles;
 pub mod convergence;
 pub mod determinism;
 pub mod durable_reads;

@@ -32,6 +32,8 @@ impl World {
     }
 
     fn asked(&mut self, client: usize, host: usize, id: u64, deadline_ms: u32, request: Request) {
+        #[cfg(test)]
+        let request = self.planted.doctor_request(request);
         self.trace.event(self.now, b'c', client, id);
         self.trace.content(&request);
         self.trace.asked(self.now, client, host, &request);

@@ -104,6 +104,8 @@ impl World {
             if self.hosts[index].boot != boot || self.hosts[index].process.is_none() {
                 return;
             }
+            #[cfg(test)]
+            let reply = self.planted.doctor_disk_reply(reply);
             let (kind, number) = match &reply {
                 DiskReply::Applied { lsn, ticket, .. } => (b'u', lsn.0 << 32 | ticket.0),
                 DiskReply::Read { lsn, ticket, .. } => (b'r', lsn.0 << 32 | ticket.0),
