@@ -133,6 +133,17 @@ impl fmt::Display for Violation {
     }
 }
 
+/// The invariants that [`judge`] judges.
+pub const JUDGED: [Invariant; 7] = [
+    Invariant::NoLostWrite,
+    Invariant::OneDotOneValue,
+    Invariant::NoResurrection,
+    Invariant::RegularReads,
+    Invariant::Outcomes,
+    Invariant::Convergence,
+    Invariant::Liveness,
+];
+
 /// Judges everything that client-visible facts can show. Each judge reports at most one violation of each key.
 #[must_use]
 pub fn judge(history: &History) -> Vec<Violation> {
