@@ -150,7 +150,10 @@ pub(super) fn show_request(request: &Request) -> String {
             if write.context.is_some() { "with a context" } else { "blind" },
             write.w,
         ),
-        Request::Read(read) => format!("get {} r={:?}", show_key(&read.key), read.r),
+        Request::Read(read) => {
+            let atomic = if read.atomic { ", atomic" } else { "" };
+            format!("get {} r={:?}{atomic}", show_key(&read.key), read.r)
+        }
         Request::Explain { key } => format!("explain {}", show_key(key)),
         other => format!("{other:?}"),
     }

@@ -27,6 +27,8 @@ pub(super) struct Profile {
     pub(super) attempts_max: u32,
     /// Operations in a thousand with a level other than majority.
     pub(super) odd_level_per_mille: u32,
+    /// Reads in a thousand that are atomic.
+    pub(super) atomic_per_mille: u32,
     /// Weights: read, read-modify-write, blind put, put with a context kept from earlier, delete, delete without a
     /// context.
     pub(super) weights: [u64; 6],
@@ -42,6 +44,7 @@ impl Profile {
             patience: Duration::from_millis(attempt * rng.between(1, 5)),
             attempts_max: rng.between(1, 4) as u32,
             odd_level_per_mille: [0, 100, 400][rng.index(3)],
+            atomic_per_mille: [0, 200, 700][rng.index(3)],
             weights: [
                 40,
                 rng.between(10, 40),
@@ -260,7 +263,7 @@ impl Workload {
             _ => self.choose(client),
         };
         let owed_by = self.clients[client].owed_by;
-        let odd_level = self.profile.odd_level_per_mille;
+        let Profile { odd_level_per_mille: odd_level, atomic_per_mille, .. } = self.profile;
         let actor = &mut self.clients[client];
         let held = actor.held.get(&key).cloned();
         let level = |rng: &mut Rng| match rng.chance(odd_level) && owed_by.is_none() {
@@ -271,7 +274,8 @@ impl Workload {
         let (action, request) = match step {
             Step::Read(r) => {
                 let r = if r == Level::Majority { level(&mut actor.rng) } else { r };
-                (Action::Read { r }, Request::Read(Read { key: key.clone(), r, atomic: false }))
+                let atomic = owed_by.is_none() && actor.rng.chance(atomic_per_mille);
+                (Action::Read { r, atomic }, Request::Read(Read { key: key.clone(), r, atomic }))
             }
             Step::Compare => (Action::Compare, Request::Explain { key: key.clone() }),
             Step::Put | Step::PutBlind | Step::Delete | Step::Sweep => {

@@ -113,6 +113,8 @@ pub struct ReadWish<'a> {
     pub key: &'a str,
     /// How many owners must reply.
     pub r: Level,
+    /// Whether a majority must hold what is shown before it is shown.
+    pub atomic: bool,
     /// How long it may take.
     pub deadline: Duration,
     /// Whether the cluster owes an answer within the deadline.
@@ -178,16 +180,17 @@ impl Chronicle {
 
     /// Reads through the client library. Gives the place of the operation, for [`remains`](Chronicle::remains).
     pub async fn read(&self, client: u32, store: &Client, wish: ReadWish<'_>) -> (usize, Option<Reading>) {
-        let ReadWish { key, r, deadline, is_owed } = wish;
+        let ReadWish { key, r, atomic, deadline, is_owed } = wish;
         let invoked = self.now();
-        let result = store.get(key).r(r).deadline(deadline).await;
+        let get = store.get(key).r(r).deadline(deadline);
+        let result = if atomic { get.atomic().await } else { get.await };
         let ending = match &result {
             Ok(reading) => Ending::Answered(Seen::of(reading.siblings(), reading.is_deleted())),
             Err(_) => Ending::Unavailable,
         };
         // The client itself needs a moment to give up.
         let owed_by = is_owed.then(|| invoked + deadline + Duration::from_secs(1));
-        (self.note(client, key, Action::Read { r }, (invoked, owed_by), ending, 1), result.ok())
+        (self.note(client, key, Action::Read { r, atomic }, (invoked, owed_by), ending, 1), result.ok())
     }
 
     /// Writes through the client library: `put` makes the request of the value, or of none for a delete.

@@ -75,6 +75,8 @@ struct OperationLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     shown: Option<Vec<u64>>,
     level: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    atomic: bool,
     ending: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     dot: Option<String>,
@@ -195,8 +197,9 @@ impl OperationLine {
                 };
                 if *deletes { "delete" } else { "put" }
             }
-            Action::Read { r } => {
+            Action::Read { r, atomic } => {
                 line.level = story::level(*r);
+                line.atomic = *atomic;
                 "get"
             }
             Action::Compare => "compare",
@@ -226,7 +229,7 @@ impl OperationLine {
     fn into_operation(self) -> Option<Operation> {
         let level = level(&self.level);
         let action = match self.asks.as_str() {
-            "get" => Action::Read { r: level? },
+            "get" => Action::Read { r: level?, atomic: self.atomic },
             "compare" => Action::Compare,
             asks @ ("put" | "delete") => Action::Write {
                 id: WriteId(self.write?),
@@ -320,8 +323,8 @@ mod tests {
             write(1, false, Basis::Shown(Default::default()), Ending::Committed(Some(dot))),
             write(2, true, Basis::WhateverIsThere, Ending::Unknown),
             write(3, true, shown, Ending::NotApplied),
-            (Action::Read { r: Level::Count(2) }, Ending::Answered(seen)),
-            (Action::Read { r: Level::One }, Ending::Unavailable),
+            (Action::Read { r: Level::Count(2), atomic: true }, Ending::Answered(seen)),
+            (Action::Read { r: Level::One, atomic: false }, Ending::Unavailable),
         ];
         let operation = |(at, (action, ending)): (u64, (Action, Ending))| Operation {
             client: at as u32,

@@ -36,6 +36,8 @@ pub struct Demand {
     pub think_max: Duration,
     /// Operations in a thousand with another level than majority.
     pub odd_level_per_mille: u32,
+    /// Reads in a thousand that are atomic.
+    pub atomic_per_mille: u32,
     /// Operations in a thousand that go through one node of the client's choice, dead or cut off or not, instead of the best.
     pub pinned_per_mille: u32,
     /// Weights of the steps, in the order of [`Step`].
@@ -48,8 +50,9 @@ impl Default for Demand {
             clients: 8,
             keys: 200,
             value_size: 0,
-            think_max: Duration::from_millis(20),
+            think_max: Duration::from_millis(50),
             odd_level_per_mille: 200,
+            atomic_per_mille: 250,
             pinned_per_mille: 250,
             weights: [20, 35, 5, 12, 6, 3, 2, 5],
         }
@@ -267,7 +270,8 @@ impl Worker {
 
     async fn read(&mut self, key: &str) -> Option<Held> {
         let (store, r, deadline) = (self.road(), self.level(), self.deadline());
-        let wish = ReadWish { key, r, deadline, is_owed: false };
+        let atomic = self.rng.chance(self.demand.atomic_per_mille);
+        let wish = ReadWish { key, r, atomic, deadline, is_owed: false };
         let reading = self.chronicle.read(self.number, &store, wish).await.1?;
         let shown = Seen::of(reading.siblings(), reading.is_deleted()).ids();
         let held = Held { context: reading.into_context(), shown };

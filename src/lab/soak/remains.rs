@@ -45,7 +45,7 @@ pub async fn read_all(chronicle: &Arc<Chronicle>, store: &Client, owed_within: D
 }
 
 async fn read_one(chronicle: &Chronicle, store: &Client, key: &str, owed_within: Duration) {
-    let wish = ReadWish { key, r: Level::All, deadline: owed_within, is_owed: true };
+    let wish = ReadWish { key, r: Level::All, atomic: false, deadline: owed_within, is_owed: true };
     if chronicle.read(READER, store, wish).await.1.is_none() {
         return;
     }

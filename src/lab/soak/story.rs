@@ -105,7 +105,7 @@ fn asked(action: &Action) -> String {
             };
             format!("{verb} {id} {basis}, w={}", level(*w))
         }
-        Action::Read { r } => format!("get, r={}", level(*r)),
+        Action::Read { r, atomic } => format!("{}get, r={}", if *atomic { "atomic " } else { "" }, level(*r)),
         Action::Compare => "compare".to_owned(),
     }
 }

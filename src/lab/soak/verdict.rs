@@ -114,7 +114,7 @@ mod tests {
         let read = |client, ended, went_well| Operation {
             client,
             key: Bytes::from_static(b"k"),
-            action: Action::Read { r: Level::Majority },
+            action: Action::Read { r: Level::Majority, atomic: false },
             invoked: Moment(ended - 1),
             ended: Moment(ended),
             ending: if went_well { Ending::Answered(Seen::default()) } else { Ending::Unavailable },

@@ -1,7 +1,7 @@
 //! What must never happen, one file each.
 //!
 //! ```text
-//! History (what clients saw) ──▶ judge()  1 lost writes, 3, 6 convergence, 7 resurrection, 8 regular reads, 9, 16
+//! History (what clients saw) ──▶ judge()  1 lost writes, 3, 6 convergence, 7 resurrection, 8 regular and atomic reads, 9, 16
 //! World (notices, records)   ──▶ one_dot_one_value::Dots, incarnations::Starts     while the run goes on
 //! two trace hashes           ──▶ determinism::judge
 //! ```
@@ -21,6 +21,7 @@ use super::history::History;
 use crate::protocol::causality::Record;
 use crate::protocol::time::Moment;
 
+pub mod atomic_reads;
 pub mod convergence;
 pub mod determinism;
 pub mod incarnations;
@@ -47,6 +48,8 @@ pub enum Invariant {
     NoResurrection,
     /// 8: strict quorums are regular.
     RegularReads,
+    /// 8 as well: after an atomic read nobody sees less.
+    AtomicReads,
     /// 9: unknown is not failed, and not applied is nowhere.
     Outcomes,
     /// 14: incarnations rise, durably, before the first dot or message.
@@ -67,7 +70,7 @@ impl Invariant {
             Invariant::OneDotOneValue => 3,
             Invariant::Convergence => 6,
             Invariant::NoResurrection => 7,
-            Invariant::RegularReads => 8,
+            Invariant::RegularReads | Invariant::AtomicReads => 8,
             Invariant::Outcomes => 9,
             Invariant::Incarnations => 14,
             Invariant::Liveness => 16,
@@ -85,6 +88,7 @@ impl Invariant {
             Invariant::Convergence => "owners converge",
             Invariant::NoResurrection => "what was superseded stays superseded",
             Invariant::RegularReads => "strict quorums are regular",
+            Invariant::AtomicReads => "after an atomic read nobody sees less",
             Invariant::Outcomes => "what was not applied is nowhere",
             Invariant::Incarnations => "incarnations rise before the first dot or message",
             Invariant::Liveness => "a healthy cluster serves",
@@ -134,11 +138,12 @@ impl fmt::Display for Violation {
 }
 
 /// The invariants that [`judge`] judges.
-pub const JUDGED: [Invariant; 7] = [
+pub const JUDGED: [Invariant; 8] = [
     Invariant::NoLostWrite,
     Invariant::OneDotOneValue,
     Invariant::NoResurrection,
     Invariant::RegularReads,
+    Invariant::AtomicReads,
     Invariant::Outcomes,
     Invariant::Convergence,
     Invariant::Liveness,
@@ -153,6 +158,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
         one_dot_one_value::judge,
         no_resurrection::judge,
         regular_reads::judge,
+        atomic_reads::judge,
         outcomes::judge,
         convergence::judge,
         liveness::judge,
