@@ -345,11 +345,11 @@ impl Lab {
         killed
     }
 
-    /// Starts a node that does not run, and leaves it to itself.
+    /// Starts a node that does not run, and leaves it to itself. If its port was taken, nothing is started.
     pub fn launch_without_waiting(&mut self, name: &str) -> Result<(), LabError> {
         let at = self.nodes.iter().position(|node| node.name == name);
         let at = at.ok_or_else(|| LabError::Process(format!("there is no node {name}")))?;
-        self.launch(at)
+        if is_free(self.record.nodes[at].address) { self.launch(at) } else { Ok(()) }
     }
 
     /// The nodes that ended although nobody told them to, and how.

@@ -5,7 +5,7 @@
 //! {"what":"fault","at":3120448,"text":"kill n2, for 1.4s"}
 //! {"what":"operation","at":3200100,"until":3204250,"client":4,"key":"k17","asks":"put","write":812,"shown":[790],"level":"majority","ending":"committed","dot":"5f..:3a.."}
 //! {"what":"operation","at":3210000,"until":3212300,"client":1,"key":"k17","asks":"get","level":"all","ending":"answered","values":[[812,"5f..:3a.."]]}
-//! {"what":"remains","key":"k17","read":90211,"held":[["8c..","base64 of a record"],["11..",null]]}
+//! {"what":"remains","key":"k17","read":90211,"held":[["8c..",{"record":"base64"}],["11..","absent"]]}
 //! ```
 //!
 //! Times are microseconds since the clients began. `remains` names the last read of a key by its place among the

@@ -1,6 +1,6 @@
 //! The storm: strikes that fall on the nodes of a lab, one after the other, and end again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ pub struct Storm {
     kinds: Vec<Kind>,
     rng: Rng,
     lasting: Vec<Lasting>,
+    /// Nodes that would not start again, and that nobody tries to start any more.
+    lost: BTreeSet<String>,
     calamities: Calamities,
 }
 
@@ -65,23 +67,20 @@ impl Storm {
     #[must_use]
     pub fn new(lab: Lab, chronicle: Arc<Chronicle>, kinds: Vec<Kind>, rng: Rng) -> Storm {
         let nodes = lab.record().names();
-        let (lasting, calamities) = (Vec::new(), Calamities::default());
-        Storm { lab, chronicle, nodes, kinds, rng, lasting, calamities }
+        let (lasting, lost, calamities) = (Vec::new(), BTreeSet::new(), Calamities::default());
+        Storm { lab, chronicle, nodes, kinds, rng, lasting, lost, calamities }
     }
 
     /// Rages until then, or until `stop` is raised.
     pub fn rage(&mut self, until: Instant, stop: &AtomicBool) {
-        let mut strike = Strike::draw(&self.kinds, &self.nodes, &mut self.rng);
-        let mut falls = Instant::now() + strike.as_ref().map_or(Duration::MAX / 4, |strike| strike.wait);
+        let mut next = self.draw();
         while Instant::now() < until && !stop.load(Ordering::Relaxed) {
             self.end_those_that_are_over();
             self.look_after_the_dead();
-            if Instant::now() >= falls && self.lasting.len() < LASTING_MAX {
-                if let Some(strike) = strike.take() {
-                    self.fall(strike);
-                }
-                strike = Strike::draw(&self.kinds, &self.nodes, &mut self.rng);
-                falls = Instant::now() + strike.as_ref().map_or(Duration::MAX / 4, |strike| strike.wait);
+            let may_fall = self.lasting.len() < LASTING_MAX;
+            if let Some((strike, _)) = next.take_if(|(_, falls)| may_fall && *falls <= Instant::now()) {
+                self.fall(strike);
+                next = self.draw();
             }
             std::thread::sleep(TICK);
         }
@@ -113,6 +112,13 @@ impl Storm {
             calamities.remarks.push(text);
         }
         calamities
+    }
+
+    /// The next strike, and when it falls.
+    fn draw(&mut self) -> Option<(Strike, Instant)> {
+        let strike = Strike::draw(&self.kinds, &self.nodes, &mut self.rng)?;
+        let falls = Instant::now() + strike.wait;
+        Some((strike, falls))
     }
 
     fn fall(&mut self, Strike { mut blow, span, .. }: Strike) {
@@ -192,7 +198,7 @@ impl Storm {
     fn kill_as_they_start(&mut self, nodes: &[String], patience: Duration) {
         for node in nodes {
             if let Err(error) = self.lab.launch_without_waiting(node) {
-                self.violated(Invariant::Sane, error.to_string());
+                self.calamities.remarks.push(error.to_string());
             }
         }
         std::thread::sleep(patience);
@@ -205,15 +211,18 @@ impl Storm {
 
     fn restart(&mut self, nodes: &[String]) {
         // One after the other: one that will not start must not keep the others down.
-        for node in nodes {
+        for node in nodes.iter().filter(|node| !self.lost.contains(*node)).cloned().collect::<Vec<_>>() {
             let begun = Instant::now();
-            match self.lab.restart(std::slice::from_ref(node)) {
+            match self.lab.restart(std::slice::from_ref(&node)) {
                 Ok(_) => self.chronicle.event(format!("{node} answers again after {:.1?}", begun.elapsed())),
-                Err(why) if self.lab.failures().is_empty() && !self.down().contains(node) => {
+                Err(why) if !self.down().contains(&node) => {
                     // It runs, and was not told its faults; the next change of the weather tells it.
                     self.chronicle.event(format!("{node} runs again, but {why}"));
                 }
-                Err(why) => self.violated(Invariant::Sane, format!("{node} does not start again: {why}")),
+                Err(why) => {
+                    self.violated(Invariant::Sane, format!("{node} does not start again: {why}"));
+                    self.lost.insert(node);
+                }
             }
         }
     }
@@ -238,6 +247,9 @@ impl Storm {
     /// Nodes that ended though nobody told them to are what a soak looks for. They are started again.
     fn look_after_the_dead(&mut self) {
         for (node, how) in self.lab.failures() {
+            if self.lost.contains(&node) {
+                continue;
+            }
             self.violated(Invariant::Sane, format!("{node} {how}"));
             self.restart(&[node]);
         }
