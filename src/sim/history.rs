@@ -128,6 +128,8 @@ pub enum Basis {
     Shown(BTreeSet<WriteId>),
     /// A delete without a context reads first, out of sight, and deletes what it read.
     WhateverIsThere,
+    /// Nothing: the client sends a context of another key, or a damaged one, and the write must be refused.
+    Nothing,
 }
 
 /// How an operation ended, as far as its client knows.
@@ -209,10 +211,10 @@ pub struct WriteOf<'a> {
 }
 
 impl WriteOf<'_> {
-    /// Whether it may have happened.
+    /// Whether it may have happened: it was not refused, and did not have to be.
     #[must_use]
     pub fn is_possible(&self) -> bool {
-        self.operation.ending != Ending::NotApplied
+        self.operation.ending != Ending::NotApplied && *self.basis != Basis::Nothing
     }
 
     /// Whether the client was told that it happened.

@@ -40,6 +40,7 @@ impl<'a> Writes<'a> {
                     }
                 }
                 Basis::WhateverIsThere => writes.sweeping.push(write.id),
+                Basis::Nothing => {}
             }
             if write.is_possible() {
                 writes.begun.push(write.operation.invoked);
