@@ -221,7 +221,7 @@ fn summary(verdict: &Verdict) -> String {
     rest.row(["longest of one client".to_owned(), format!("{:.1?}", gaps.of_one)]);
     rest.row(["keys read from all owners at the end".to_owned(), evidence.history.remains.len().to_string()]);
     let judged: Vec<String> =
-        invariants::JUDGED.iter().map(|invariant| invariant.name().to_owned()).collect();
+        invariants::JUDGES.iter().map(|(invariant, _)| invariant.name().to_owned()).collect();
     let result = match verdict.violations.len() {
         0 => "nothing was violated".to_owned(),
         1 => "1 VIOLATION".to_owned(),
@@ -339,7 +339,7 @@ impl ResultJson {
             longest_without_success_ms: millis(verdict.gaps.of_all),
             longest_of_one_client_ms: millis(verdict.gaps.of_one),
             keys_read_at_the_end: verdict.evidence.history.remains.len(),
-            judged: invariants::JUDGED.iter().map(|invariant| invariant.name()).collect(),
+            judged: invariants::JUDGES.iter().map(|(invariant, _)| invariant.name()).collect(),
             remarks: verdict.calamities.remarks.clone(),
             violations: verdict.stories().into_iter().map(violation).collect(),
             evidence: kept.map(|dir| dir.display().to_string()),

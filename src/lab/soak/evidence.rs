@@ -74,6 +74,9 @@ struct OperationLine {
     /// What a write may supersede; none if it is whatever is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     shown: Option<Vec<u64>>,
+    /// Whether the context that was sent is none, so that the write must be refused.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    must_be_refused: bool,
     level: String,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     atomic: bool,
@@ -194,6 +197,10 @@ impl OperationLine {
                 line.shown = match basis {
                     Basis::Shown(shown) => Some(shown.iter().map(|id| id.0).collect()),
                     Basis::WhateverIsThere => None,
+                    Basis::Nothing => {
+                        line.must_be_refused = true;
+                        None
+                    }
                 };
                 if *deletes { "delete" } else { "put" }
             }
@@ -235,6 +242,7 @@ impl OperationLine {
                 id: WriteId(self.write?),
                 deletes: asks == "delete",
                 basis: match self.shown {
+                    None if self.must_be_refused => Basis::Nothing,
                     Some(shown) => Basis::Shown(shown.into_iter().map(WriteId).collect()),
                     None => Basis::WhateverIsThere,
                 },
@@ -323,6 +331,7 @@ mod tests {
             write(1, false, Basis::Shown(Default::default()), Ending::Committed(Some(dot))),
             write(2, true, Basis::WhateverIsThere, Ending::Unknown),
             write(3, true, shown, Ending::NotApplied),
+            write(4, false, Basis::Nothing, Ending::NotApplied),
             (Action::Read { r: Level::Count(2), atomic: true }, Ending::Answered(seen)),
             (Action::Read { r: Level::One, atomic: false }, Ending::Unavailable),
         ];
@@ -334,7 +343,7 @@ mod tests {
             ended: Moment(at * 10 + 5),
             ending,
             attempts: 2,
-            owed_by: (at == 3).then_some(Moment(1_000)),
+            owed_by: (at == 4).then_some(Moment(1_000)),
         };
         let owners =
             vec![(NodeId(1), None), (NodeId(2), Some(None)), (NodeId(3), Some(Some(Record::default())))];
@@ -342,7 +351,7 @@ mod tests {
             owners: 3,
             operations: (0..).zip(told).map(operation).collect(),
             retries_are_exact: true,
-            remains: BTreeMap::from([(Bytes::from_static(b"k1"), Remains { read: 3, owners })]),
+            remains: BTreeMap::from([(Bytes::from_static(b"k1"), Remains { read: 4, owners })]),
         };
         let event = |at, what: &str| Event { at: Moment(at), what: what.to_owned() };
         let events = vec![event(3, "kill n1"), event(900, "n1 answers again\nafter a while")];

@@ -102,6 +102,7 @@ fn asked(action: &Action) -> String {
                 Basis::Shown(shown) if shown.is_empty() => "having seen nothing".to_owned(),
                 Basis::Shown(shown) => format!("in place of {}", ids(shown)),
                 Basis::WhateverIsThere => "of whatever is there".to_owned(),
+                Basis::Nothing => "with a context that is none".to_owned(),
             };
             format!("{verb} {id} {basis}, w={}", level(*w))
         }
