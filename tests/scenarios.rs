@@ -145,7 +145,9 @@ fn the_program_runs_a_script_and_says_by_its_exit_code_how_it_went() {
     let bad = place.write("bad", b"nodes 3\nat 1s put k v\nexpect unknown\n");
     place.run(&["sim", "--scenario", &bad]).failed(1, "line 3: expect unknown, but it was: committed by 2");
     let wrong = place.write("wrong", b"at 1s put k v\nat 1s fly n1\n");
-    place.run(&["sim", "--scenario", &wrong]).failed(1, "wrong: line 2, column 7: \"fly\" is nothing that can be done");
+    place
+        .run(&["sim", "--scenario", &wrong])
+        .failed(1, "wrong: line 2, column 7: \"fly\" is nothing that can be done");
     let clocks = place.write("clocks", b"# x\nonly in sim\nat 1s clock n1 +1h\n");
     place.run(&["lab", "--scenario", &clocks]).failed(1, "only for the simulator, as its line 2 says");
 }

@@ -1,6 +1,6 @@
 //! `starling sim --scenario FILE` and `starling lab --scenario FILE`: one script, in virtual time or on real processes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -29,14 +29,23 @@ pub(crate) fn read(file: &Path) -> Result<Scenario, Failure> {
     Scenario::parse(&text).map_err(|error| named(&error))
 }
 
-/// Runs a script in the simulator; with a recording, what the nodes did follows the story.
-pub(crate) fn simulate(file: &Path, recording: Option<Recording>, json: bool) -> Done {
+/// Runs a script in the simulator. With a recording, what the nodes did follows the story, or is written to a file.
+pub(crate) fn simulate(file: &Path, trace: Option<(Recording, Option<PathBuf>)>, json: bool) -> Done {
     let scenario = read(file)?;
-    let is_recorded = recording.is_some();
-    let outcome = scenario.simulate(recording.unwrap_or_default(), &mut |line| tell(line, json));
-    if is_recorded && !json {
-        output::line("");
-        outcome.timeline.iter().for_each(|line| output::line(&line.to_string()));
+    let recording = trace.as_ref().map(|(recording, _)| recording.clone()).unwrap_or_default();
+    let outcome = scenario.simulate(recording, &mut |line| tell(line, json));
+    let lines = outcome.timeline.iter().map(ToString::to_string);
+    match trace {
+        Some((_, Some(file))) => {
+            let text = lines.collect::<Vec<_>>().join("\n") + "\n";
+            std::fs::write(&file, text)
+                .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", file.display())))?;
+        }
+        Some((_, None)) if !json => {
+            output::line("");
+            lines.for_each(|line| output::line(&line));
+        }
+        _ => {}
     }
     ended(&outcome, json)
 }

@@ -21,8 +21,8 @@ pub(super) struct Cast {
     /// The words of the script, and the keys that they stand for.
     keys: BTreeMap<String, Bytes>,
     clients: BTreeMap<String, Client>,
-    /// Which write put which value, by the word for the key.
-    ids: BTreeMap<(String, String), WriteId>,
+    /// What the writes put.
+    values: BTreeMap<WriteId, String>,
     writes: u64,
     asked: BTreeMap<usize, Asked>,
     pub(super) history: History,
@@ -72,8 +72,8 @@ impl Cast {
             retries_are_exact: !scenario.steps.iter().any(jumps),
             ..History::default()
         };
-        let (clients, ids, asked) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Cast { keys, clients, ids, writes: 0, asked, history })
+        let (clients, values, asked) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Cast { keys, clients, values, writes: 0, asked, history })
     }
 
     /// The key that a word stands for.
@@ -91,9 +91,9 @@ impl Cast {
         self.asked.values().any(|asked| asked.ask.client.as_deref() == Some(client))
     }
 
-    /// What a value of a write is in the script.
-    pub(super) fn value_of(&self, id: WriteId) -> Option<&str> {
-        self.ids.iter().find(|(_, known)| **known == id).map(|((_, value), _)| value.as_str())
+    /// What the writes of the script put, for those who read of them by their numbers.
+    pub(super) fn values(&self) -> Vec<String> {
+        self.values.iter().map(|(id, value)| format!("{id} is {value}")).collect()
     }
 
     /// Begins an operation.
@@ -120,7 +120,7 @@ impl Cast {
                 self.writes += 1;
                 let id = WriteId(self.writes);
                 if let Some(value) = value {
-                    self.ids.insert((word.clone(), value.clone()), id);
+                    self.values.insert(id, value.clone());
                 }
                 let basis = match &sent {
                     Some(held) => Basis::Shown(held.shown.clone()),
@@ -131,13 +131,13 @@ impl Cast {
                 index = Some(self.begin(client, &key, action, now));
                 Wanted::Write {
                     key,
-                    value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
+                    value: value.map(|value| id.to_value_with(value)),
                     context: sent.as_ref().map(|held| held.token.clone()),
                     w: *w,
                 }
             }
             What::Get { r, atomic, .. } => {
-                index = Some(self.begin(client, &key, Action::Read { r: *r }, now));
+                index = Some(self.begin(client, &key, Action::Read { r: *r, atomic: *atomic }, now));
                 Wanted::Read { key, r: *r, atomic: *atomic }
             }
             What::Explain { .. } => Wanted::Explain { key },
@@ -171,7 +171,7 @@ impl Cast {
             }
             Answer::Read(read) if read.available => {
                 self.remember_read(client, &word, read);
-                self.end(index, Ending::Answered(self.seen(&word, read)), reply);
+                self.end(index, Ending::Answered(Seen::of(&read.values, read.deleted)), reply);
                 let found = values_of(&read.values);
                 Finding {
                     siblings: Some(found.len()),
@@ -220,7 +220,7 @@ impl Cast {
 
     /// Begins a read of all owners at the end.
     pub(super) fn begin_last_read(&mut self, key: &Bytes, now: Duration) -> usize {
-        self.begin(0, key, Action::Read { r: Level::All }, now)
+        self.begin(0, key, Action::Read { r: Level::All, atomic: false }, now)
     }
 
     /// The cluster owed an operation success by then.
@@ -229,9 +229,9 @@ impl Cast {
     }
 
     /// What came of it.
-    pub(super) fn end_last_read(&mut self, index: usize, word: &str, reply: &Reply) {
+    pub(super) fn end_last_read(&mut self, index: usize, reply: &Reply) {
         let ending = match &reply.answer {
-            Answer::Read(read) if read.available => Ending::Answered(self.seen(word, read)),
+            Answer::Read(read) if read.available => Ending::Answered(Seen::of(&read.values, read.deleted)),
             _ => Ending::Unavailable,
         };
         if matches!(ending, Ending::Answered(_)) {
@@ -310,24 +310,12 @@ impl Cast {
     }
 
     fn remember_read(&mut self, client: Option<&str>, word: &str, read: &ReadAnswer) {
-        let shown = self.seen(word, read).ids();
+        let shown = Seen::of(&read.values, read.deleted).ids();
         let Some(client) = client.and_then(|name| self.clients.get_mut(name)) else { return };
         match read.context.clone() {
             Some(token) => client.held.insert(word.to_owned(), Held { token, shown }),
             None => client.held.remove(word),
         };
-    }
-
-    fn seen(&self, word: &str, read: &ReadAnswer) -> Seen {
-        let mut seen = Seen { deleted: read.deleted, ..Seen::default() };
-        for sibling in &read.values {
-            let Some(value) = &sibling.value else { continue };
-            match self.ids.get(&(word.to_owned(), text_of(value))) {
-                Some(id) => seen.values.push((*id, sibling.dot)),
-                None => seen.foreign.push(value.clone()),
-            }
-        }
-        seen
     }
 }
 
@@ -349,17 +337,17 @@ fn name_of(problem: &Problem) -> &'static str {
     problem.code.name()
 }
 
-fn text_of(value: &[u8]) -> String {
-    String::from_utf8_lossy(value).into_owned()
-}
-
 fn values_of(siblings: &[Sibling]) -> BTreeSet<String> {
-    siblings.iter().filter_map(|sibling| sibling.value.as_ref()).map(|value| text_of(value)).collect()
+    siblings
+        .iter()
+        .filter_map(|sibling| sibling.value.as_ref())
+        .map(|value| WriteId::word_of(value))
+        .collect()
 }
 
 fn latest_of(siblings: &[Sibling]) -> Option<String> {
     let newest = siblings.iter().max_by_key(|sibling| (sibling.dot.at, sibling.dot.actor))?;
-    newest.value.as_ref().map(|value| text_of(value))
+    newest.value.as_ref().map(|value| WriteId::word_of(value))
 }
 
 /// What a record is in the words of the script.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::super::history::WriteId;
 use super::super::invariants::{self, Violation};
 use super::super::report::Line;
 use super::cast::Cast;
@@ -15,6 +14,9 @@ use crate::protocol::wire::client::Level;
 
 /// How long the cluster may take after the last step until the owners of a key hold the same.
 const CONVERGENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a `then` waits for what goes on behind the last answer: the third owner's acknowledgement, a repair.
+const SETTLING: Duration = Duration::from_millis(100);
 
 /// How long one read of all owners at the end may take.
 const LAST_READ_MAX: Duration = Duration::from_secs(5);
@@ -116,7 +118,11 @@ impl Performance<'_> {
     fn step(&mut self, number: usize, step: &Step) -> bool {
         match step.begins {
             Begins::At(at) => self.listen(Some(at)),
-            Begins::Then => self.listen(None),
+            Begins::Then => {
+                self.listen(None);
+                let settled = self.stage.now() + SETTLING;
+                self.listen(Some(settled));
+            }
         }
         if let Deed::Ask(ask) = &step.deed
             && let Some(client) = &ask.client
@@ -130,7 +136,7 @@ impl Performance<'_> {
             step: step.clone(),
             began,
             is_open: false,
-            lines: vec![story::step(began, &step.text)],
+            lines: vec![story::step(step.begins, began, &step.text)],
             holdings: Vec::new(),
         };
         let mut goes_on = true;
@@ -218,9 +224,10 @@ impl Performance<'_> {
     /// Everything heals, every key is read from all owners and compared, and all is judged.
     fn finale(&mut self) {
         self.listen(None);
+        let settled = self.stage.now() + SETTLING;
+        self.listen(Some(settled));
         self.look_at_disks();
-        let began = self.stage.now();
-        self.tell(&story::step(began, "the end: everything heals, every key is read from all of its owners"));
+        self.tell("the end   everything heals, every key is read from all of its owners");
         if let Err(why) = self.stage.recover() {
             self.tell(&story::below("FAILED", &why));
             self.outcome.failures.push(format!("the cluster does not recover: {why}"));
@@ -234,10 +241,8 @@ impl Performance<'_> {
             self.tell(&format!("{violation}"));
         }
         if !self.outcome.violations.is_empty() {
-            let known =
-                (1..).map(WriteId).map_while(|id| Some(format!("{id} is {}", self.cast.value_of(id)?)));
-            let known: Vec<String> = known.collect();
-            self.tell(&format!("where {}", known.join(", ")));
+            let known = self.cast.values().join(", ");
+            self.tell(&format!("where {known}"));
         }
         let (held, failed) = (self.outcome.held, self.outcome.failures.len());
         let failed = if failed == 0 { String::new() } else { format!(", {failed} FAILED") };
@@ -256,7 +261,7 @@ impl Performance<'_> {
             let index = self.cast.begin_last_read(key, now);
             let read = Wanted::Read { key: key.clone(), r: Level::All, atomic: false };
             let Some(read) = self.last(read) else { return };
-            self.cast.end_last_read(index, word, &read);
+            self.cast.end_last_read(index, &read);
             let Some(compared) = self.last(Wanted::Explain { key: key.clone() }) else { return };
             let is_equal = self.cast.compared(key, &compared);
             let is_read = self.cast.history.remains.get(key).is_some_and(|remains| remains.read == index);

@@ -1,8 +1,8 @@
 //! What is told of a performance: a few lines for every step, in order.
 //!
 //! ```text
-//! 10.0 s  put cart apple via n1 w=one as alice
-//!           -> committed by 1
+//!   10.0 s  put cart apple via n1 w=one as alice
+//!           ->      committed by 1
 //!           ok      expect committed
 //!           cart    n1 apple | n2 nothing | n3 nothing
 //! ```
@@ -13,21 +13,36 @@
 use std::time::Duration;
 
 use super::expectation::Finding;
+use super::script::Begins;
 use super::stage::Holding;
 use crate::protocol::wire::client::{Health, Outcome};
 
-/// An answer that took less than this is told without its time.
-const AT_ONCE: Duration = Duration::from_millis(300);
+/// An answer that took less than this is told without its time; longer times are told to half a second.
+const AT_ONCE: Duration = Duration::from_millis(900);
 
-/// A time, in tenths of a second.
-pub(super) fn time(at: Duration) -> String {
-    let tenths = (at.as_millis() + 50) / 100;
-    format!("{:>4}.{} s", tenths / 10, tenths % 10)
-}
+/// A step that begins later than it should by less than this begins in time.
+const IN_TIME: Duration = Duration::from_millis(500);
 
 /// The line of a step.
-pub(super) fn step(at: Duration, text: &str) -> String {
-    format!("{}  {text}", time(at))
+pub(super) fn step(begins: Begins, began: Duration, text: &str) -> String {
+    let when = match begins {
+        Begins::Then => "then".to_owned(),
+        Begins::At(at) if began < at + IN_TIME => format!("{} s", tenths(at)),
+        Begins::At(_) => format!("{} s", tenths(began)),
+    };
+    format!("{when:>8}  {text}")
+}
+
+/// Seconds with a tenth.
+fn tenths(at: Duration) -> String {
+    let tenths = (at.as_millis() + 50) / 100;
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+/// Seconds, to the half.
+fn halves(span: Duration) -> String {
+    let halves = (span.as_millis() + 250) / 500;
+    format!("{}.{}", halves / 2, halves % 2 * 5)
 }
 
 /// A line below a step.
@@ -67,7 +82,7 @@ pub(super) fn answer(found: &Finding, took: Duration) -> String {
         format!("unavailable{}", because(found))
     };
     if took >= AT_ONCE {
-        text += &format!(", after {}", time(took).trim_start());
+        text += &format!(", after {} s", halves(took));
     }
     text
 }

@@ -16,7 +16,6 @@ use super::super::trace::About;
 use super::{Event, FOUNDING_MAX, RECOVERY_MAX, World};
 use crate::protocol::causality::OperationId;
 use crate::protocol::id::NodeId;
-use crate::protocol::input::Input;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::op::Stored;
 use crate::protocol::time::{Moment, WallTime};
@@ -37,7 +36,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 /// What a slow disk takes longer, in thousandths.
 const SLOWNESS: u64 = 100_000;
 
-/// How long a node that is killed stays down by itself: until the script starts it.
+/// How long a node that is killed or paused stays so by itself: until the script says otherwise.
 const FOR_GOOD: Duration = Duration::from_secs(1 << 40);
 
 /// Performs a scenario in a world of its own.
@@ -210,17 +209,6 @@ impl World {
         calls.done.push_back((number, answer, now, call.attempts));
     }
 
-    /// Tells a node to stop in good order; it starts again soon after.
-    fn stop(&mut self, index: usize) {
-        let boot = self.hosts[index].boot;
-        let Some(process) = &mut self.hosts[index].process else { return };
-        if !std::mem::replace(&mut process.is_stopping, true) {
-            let event = Event::StopTakesTooLong { host: index, boot, down: Duration::from_millis(100) };
-            self.schedule(self.now + Duration::from_secs(10), event);
-            self.input(index, Input::Stop);
-        }
-    }
-
     fn sees_all(&self) -> bool {
         let running: Vec<_> = self.hosts.iter().filter(|host| host.paused_until <= self.now).collect();
         let up: Vec<NodeId> =
@@ -300,30 +288,18 @@ impl Theatre {
         if !is_running || self.world.hosts[host].paused_until > self.world.now {
             return Err(format!("{} does not run", host::name(host)));
         }
-        self.world.hosts[host].paused_until = Moment::NEVER;
+        self.world.pause(host, FOR_GOOD);
         Ok(())
     }
 
-    /// What waited for the host happens now, in its order.
     fn resume(&mut self, host: usize) {
-        let now = self.world.now;
-        if self.world.hosts[host].paused_until <= now {
-            return;
-        }
-        self.world.hosts[host].paused_until = now;
-        let mut heap = std::mem::take(&mut self.world.heap).into_vec();
-        for scheduled in &mut heap {
-            if scheduled.0.at == Moment::NEVER && scheduled.0.event.host() == Some(host) {
-                scheduled.0.at = now;
-            }
-        }
-        self.world.heap = heap.into();
+        self.world.resume_by(host, self.world.now);
     }
 
     fn restart(&mut self, host: usize) {
         if self.world.hosts[host].process.is_some() {
             self.resume(host);
-            self.world.stop(host);
+            self.world.stop(host, Duration::from_millis(100));
         } else {
             self.world.schedule(self.world.now, Event::Starts { host });
         }
