@@ -18,6 +18,9 @@ const CONVERGENCE_MAX: Duration = Duration::from_secs(30);
 /// How long a `then` waits for what goes on behind the last answer: the third owner's acknowledgement, a repair.
 const SETTLING: Duration = Duration::from_millis(100);
 
+/// The number of the requests after the last step; no script has so many.
+const LAST_NUMBER: usize = 999_999;
+
 /// How long one read of all owners at the end may take.
 const LAST_READ_MAX: Duration = Duration::from_secs(5);
 
@@ -280,7 +283,7 @@ impl Performance<'_> {
     }
 
     fn last(&mut self, request: Wanted) -> Option<Reply> {
-        self.stage.ask(usize::MAX, Order { via: None, deadline: LAST_READ_MAX, request });
+        self.stage.ask(LAST_NUMBER, Order { via: None, deadline: LAST_READ_MAX, request });
         self.stage.next_reply(None).map(|(_, reply)| reply)
     }
 
