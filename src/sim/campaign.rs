@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::faults::Kind;
 use super::judged::Judged;
 use super::report::{Counts, Report};
+use super::strikes::is_single;
 
 /// What the runs of a campaign add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl Totals {
         for strike in &report.strikes {
             *self.struck.entry(strike.kind).or_default() += 1;
         }
-        for kind in report.swarm.kinds.iter().filter(|kind| kind.is_condition()) {
+        for kind in report.swarm.kinds.iter().filter(|kind| !is_single(**kind)) {
             *self.held.entry(*kind).or_default() += 1;
         }
         for (invariant, count) in &report.judged {
