@@ -24,6 +24,7 @@ pub mod campaign;
 mod clock;
 mod disk;
 pub mod faults;
+mod figures;
 pub mod history;
 mod host;
 pub mod invariants;
@@ -37,6 +38,7 @@ pub mod shrink;
 pub mod story;
 pub mod strikes;
 mod trace;
+mod witness;
 mod workload;
 mod world;
 

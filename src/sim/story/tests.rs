@@ -1,6 +1,6 @@
 //! Stories of made-up lines, and of planted bugs.
 
-use super::super::planted::Planted;
+use super::super::planted::{Planted, Planting};
 use super::super::{Options, run};
 use super::*;
 
@@ -69,7 +69,8 @@ fn the_story_of_a_planted_bug_shows_the_write_and_the_read() {
     for (planted, invariant) in
         [(Planted::BareWrite, Invariant::NoLostWrite), (Planted::UnknownAsNotApplied, Invariant::Outcomes)]
     {
-        let reports = (0..20).map(|seed| run(&Options { planted: Some(planted), ..Options::new(seed) }));
+        let reports = (0..20)
+            .map(|seed| run(&Options { planted: Some(Planting::Alone(planted)), ..Options::new(seed) }));
         let fails = |report: &Report| report.violations.first().is_some_and(|v| v.invariant == invariant);
         let report = reports.into_iter().find(fails).expect("it is found");
         let text = report.to_string();

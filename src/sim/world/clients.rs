@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::super::host::Process;
 use super::super::trace::About;
+use super::super::witness::Origin;
 use super::super::workload::{Sight, Wish, Workload};
 use super::{Event, World};
 use crate::protocol::id::SessionId;
@@ -30,6 +32,8 @@ impl World {
     }
 
     fn asked(&mut self, client: usize, host: usize, id: u64, deadline_ms: u32, request: Request) {
+        #[cfg(test)]
+        let request = self.planted.doctor_request(request);
         self.trace.event(self.now, b'c', client, id);
         self.trace.content(&request);
         self.trace.asked(self.now, client, host, &request);
@@ -50,6 +54,8 @@ impl World {
     pub(super) fn respond(&mut self, from: usize, session: SessionId, id: u64, answer: Answer) {
         #[cfg(test)]
         let answer = self.planted.doctor_answer(answer);
+        let secret = self.hosts[from].process.as_ref().and_then(Process::secret);
+        self.witness.answered(from, Origin::Client(session, id), self.now, &answer, secret);
         let client = session.0 as usize;
         if let Answer::Explained(explanation) = &answer {
             self.trace.line(self.now, About::Chatter, || format!("slot {}", explanation.slot));
