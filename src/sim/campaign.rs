@@ -89,7 +89,9 @@ mod tests {
         let reports = [run(&options(3)), run(&options(4))];
         let mut totals = Totals::default();
         reports.iter().for_each(|report| totals.add(report));
-        assert_eq!((totals.seeds, totals.failed.len()), (2, 0));
+        let failed: Vec<u64> = reports.iter().filter(|r| !r.is_ok()).map(|r| r.options.seed).collect();
+        assert_eq!((totals.seeds, &totals.failed), (2, &failed), "{}{}", reports[0], reports[1]);
+        println!("{}{}", reports[0], reports[1]);
         assert_eq!(totals.simulated, reports[0].simulated + reports[1].simulated);
         assert_eq!(totals.counts.operations, reports[0].counts.operations + reports[1].counts.operations);
         assert_eq!(totals.struck.values().sum::<u64>(), totals.counts.faults);
