@@ -10,6 +10,7 @@ use crate::protocol::causality::Record;
 use crate::protocol::storage::op::{DiskReply, DiskRequest, Stored};
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Request};
+use crate::protocol::wire::exchange::Exchange;
 use crate::protocol::wire::peer::PeerMessage;
 
 /// One line of the story of a run.
@@ -134,6 +135,26 @@ pub(super) fn show_message(message: &PeerMessage) -> String {
             format!("forwarded #{} {}", request.0, show_answer(answer))
         }
         PeerMessage::Gossip(gossip) => format!("gossip {gossip:?}"),
+        PeerMessage::Exchange(exchange) => show_exchange(exchange),
+    }
+}
+
+/// What two owners say to each other, in a few words.
+fn show_exchange(exchange: &Exchange) -> String {
+    match exchange {
+        Exchange::Compare { id, arcs, .. } => format!("compare #{} {} arcs", id.0, arcs.len()),
+        Exchange::Compared { id, differing, .. } => format!("compared #{} {} differ", id.0, differing.len()),
+        Exchange::Offer { id, arcs, .. } => format!("offer #{} {} arcs", id.0, arcs.len()),
+        Exchange::Records { items, .. } => {
+            let items: Vec<String> = items
+                .iter()
+                .map(|item| format!("{} {}", show_key(&item.key), show_record(&item.record)))
+                .collect();
+            format!("records {}", items.join(", "))
+        }
+        Exchange::Answered { id, lacking, .. } => format!("answered #{} {} lacking", id.0, lacking.len()),
+        Exchange::Refused { id, reason } => format!("refused to exchange #{} {reason:?}", id.0),
+        Exchange::Nudge { slots } => format!("nudge about {slots:?}"),
     }
 }
 
@@ -199,7 +220,10 @@ pub(super) fn show_disk_request(request: &DiskRequest) -> Option<(&Bytes, &'stat
     match request {
         DiskRequest::Update { key, .. } => Some((key, "disk: update")),
         DiskRequest::Read { key, .. } => Some((key, "disk: read")),
-        DiskRequest::Meta { .. } => None,
+        DiskRequest::Meta { .. }
+        | DiskRequest::Sums { .. }
+        | DiskRequest::List { .. }
+        | DiskRequest::ReadMany { .. } => None,
     }
 }
 
@@ -224,6 +248,11 @@ pub(super) fn show_disk_reply(reply: &DiskReply) -> String {
             Stored::Lost => "disk: lost".to_owned(),
         },
         DiskReply::MetaApplied { lsn, .. } => format!("disk: state replaced, durable with {}", lsn.0),
+        DiskReply::Sums { first, sums, .. } => format!("disk: sums of {} slots from {first}", sums.len()),
+        DiskReply::Listed { page, .. } => {
+            format!("disk: lists {} keys", page.as_ref().map_or(0, |page| page.entries.len()))
+        }
+        DiskReply::ReadMany { found, .. } => format!("disk: read {} keys", found.len()),
         DiskReply::Durable { through } => format!("disk: durable through {}", through.0),
     }
 }

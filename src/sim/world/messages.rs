@@ -7,6 +7,7 @@ use super::{Event, World};
 use crate::protocol::id::NodeId;
 use crate::protocol::input::Input;
 use crate::protocol::output::Destination;
+use crate::protocol::wire::exchange::Exchange;
 use crate::protocol::wire::peer::PeerMessage;
 
 impl World {
@@ -55,11 +56,19 @@ impl World {
     }
 
     fn judge_message(&mut self, message: &PeerMessage) {
-        let violation = match message {
-            PeerMessage::Replicate { key, record, .. } => self.dots.passed(key, record),
-            _ => None,
-        };
-        self.violations.extend(violation);
+        match message {
+            PeerMessage::Replicate { key, record, .. } => {
+                let violation = self.dots.passed(key, record);
+                self.violations.extend(violation);
+            }
+            PeerMessage::Exchange(Exchange::Records { items, .. }) => {
+                for item in items {
+                    let violation = self.dots.passed(&item.key, &item.record);
+                    self.violations.extend(violation);
+                }
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn deliver(&mut self, to: usize, boot: u64, from: NodeId, message: PeerMessage) {
