@@ -39,6 +39,9 @@ pub(crate) struct SimArgs {
     /// How many keys [default: drawn from the seed]
     #[arg(long)]
     keys: Option<u32>,
+    /// Operations a second of all clients together [default: drawn from the seed]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: Option<u32>,
     /// Replicas of every key
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=7))]
     replicas: u8,
@@ -151,6 +154,7 @@ impl SimArgs {
         options.nodes = self.nodes;
         options.clients = self.clients;
         options.keys = self.keys;
+        options.rate = self.rate;
         options.replicas = Replicas::new(self.replicas).map_err(|error| Failure::Usage(error.to_string()))?;
         let seconds = self.seconds.or(self.minutes.map(|minutes| minutes.saturating_mul(60)));
         if let Some(seconds) = seconds {
@@ -172,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_command_in_a_report_repeats_its_run() {
-        let line = "starling sim --seed 9 --nodes 3 --clients 2 --keys 5 --replicas 1 --minutes 2 --faults crash,loss";
+        let line = "starling sim --seed 9 --nodes 3 --clients 2 --keys 5 --rate 50 --replicas 1 --minutes 2 --faults crash,loss";
         let Command::Sim(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!() };
         assert_eq!(args.options(9).unwrap().command(), line);
     }

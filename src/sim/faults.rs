@@ -266,14 +266,14 @@ impl Swarm {
         Duration::from_micros(rng.between(1, 2 * self.interval.as_micros() as u64))
     }
 
-    /// A fault among `hosts`; `None` if the kind that was drawn needs more of them, or if nothing strikes.
-    pub fn next(&self, hosts: usize, rng: &mut Rng) -> Option<Fault> {
+    /// A fault among `hosts`, with its kind; `None` if the kind that was drawn needs more of them, or if nothing strikes.
+    pub fn next(&self, hosts: usize, rng: &mut Rng) -> Option<(Kind, Fault)> {
         let kind = *rng.pick(&self.striking)?;
         let host = rng.index(hosts);
         let span = Duration::from_micros(rng.between(10_000, self.span_max.as_micros() as u64));
         let mut order: Vec<usize> = (0..hosts).collect();
         rng.shuffle(&mut order);
-        Some(match kind {
+        let fault = match kind {
             Kind::Crash => Fault::Crash { host, down: span },
             Kind::Stop => Fault::Stop { host, down: span },
             Kind::Pause => Fault::Pause { host, span },
@@ -312,7 +312,8 @@ impl Swarm {
                 Fault::Cut { shape, links, span }
             }
             _ => return None,
-        })
+        };
+        Some((kind, fault))
     }
 }
 
@@ -388,7 +389,7 @@ mod tests {
             let mut rng = Rng::from_number(hosts as u64);
             let swarm = Swarm::draw(&mut rng, Some(&all));
             for _ in 0..300 {
-                match swarm.next(hosts, &mut rng) {
+                match swarm.next(hosts, &mut rng).map(|(_, fault)| fault) {
                     Some(Fault::Cut { links, .. }) => {
                         assert!(links.iter().all(|&(from, to)| from < hosts && to < hosts && from != to));
                         assert!(!links.is_empty());

@@ -98,6 +98,8 @@ pub enum Action {
     Read {
         /// How many owners must reply.
         r: Level,
+        /// Whether a majority must hold what is shown before it is shown.
+        atomic: bool,
     },
     /// Compare what the owners hold.
     Compare,
@@ -110,6 +112,8 @@ pub enum Basis {
     Shown(BTreeSet<WriteId>),
     /// A delete without a context reads first, out of sight, and deletes what it read.
     WhateverIsThere,
+    /// Nothing: the client sends a context of another key, or a damaged one, and the write must be refused.
+    Nothing,
 }
 
 /// How an operation ended, as far as its client knows.
@@ -191,10 +195,10 @@ pub struct WriteOf<'a> {
 }
 
 impl WriteOf<'_> {
-    /// Whether it may have happened.
+    /// Whether it may have happened: it was not refused, and did not have to be.
     #[must_use]
     pub fn is_possible(&self) -> bool {
-        self.operation.ending != Ending::NotApplied
+        self.operation.ending != Ending::NotApplied && *self.basis != Basis::Nothing
     }
 
     /// Whether the client was told that it happened.
@@ -220,7 +224,16 @@ impl Operation {
     #[must_use]
     pub fn as_answered(&self) -> Option<(Level, &Seen)> {
         match (&self.action, &self.ending) {
-            (Action::Read { r }, Ending::Answered(seen)) => Some((*r, seen)),
+            (Action::Read { r, .. }, Ending::Answered(seen)) => Some((*r, seen)),
+            _ => None,
+        }
+    }
+
+    /// What it was shown, if it is an atomic read that was answered.
+    #[must_use]
+    pub fn as_atomic(&self) -> Option<&Seen> {
+        match (&self.action, &self.ending) {
+            (Action::Read { atomic: true, .. }, Ending::Answered(seen)) => Some(seen),
             _ => None,
         }
     }

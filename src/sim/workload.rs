@@ -1,5 +1,7 @@
 //! The clients of a run: what they ask, how they retry, and what they remember having been shown.
 
+mod profile;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -13,46 +15,7 @@ use crate::protocol::wire::client::{
     Answer, Code, Explanation, Level, Outcome, Read, ReadAnswer, Request, Write, Written,
 };
 
-/// How the clients of one run behave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Profile {
-    pub(super) keys: u32,
-    /// The longest pause between two operations.
-    pub(super) think_max: Duration,
-    /// How long a client waits for one attempt before it makes another one elsewhere.
-    pub(super) attempt: Duration,
-    /// How long it waits in all.
-    pub(super) patience: Duration,
-    /// Attempts at most.
-    pub(super) attempts_max: u32,
-    /// Operations in a thousand with a level other than majority.
-    pub(super) odd_level_per_mille: u32,
-    /// Weights: read, read-modify-write, blind put, put with a context kept from earlier, delete, delete without a
-    /// context.
-    pub(super) weights: [u64; 6],
-}
-
-impl Profile {
-    pub(super) fn draw(rng: &mut Rng, keys: Option<u32>) -> Profile {
-        let attempt = rng.between(200, 1_000);
-        Profile {
-            keys: keys.unwrap_or(rng.between(1, 40) as u32).max(1),
-            think_max: Duration::from_millis(rng.between(50, 800)),
-            attempt: Duration::from_millis(attempt),
-            patience: Duration::from_millis(attempt * rng.between(1, 5)),
-            attempts_max: rng.between(1, 4) as u32,
-            odd_level_per_mille: [0, 100, 400][rng.index(3)],
-            weights: [
-                40,
-                rng.between(10, 40),
-                rng.between(2, 30),
-                rng.between(0, 10),
-                rng.between(0, 10),
-                if rng.chance(300) { 3 } else { 0 },
-            ],
-        }
-    }
-}
+pub(super) use profile::Profile;
 
 /// What a client wants the world to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +74,8 @@ enum Step {
     PutBlind,
     Delete,
     Sweep,
+    /// With a context that has to be refused.
+    PutWrong,
     Compare,
 }
 
@@ -260,7 +225,7 @@ impl Workload {
             _ => self.choose(client),
         };
         let owed_by = self.clients[client].owed_by;
-        let odd_level = self.profile.odd_level_per_mille;
+        let Profile { odd_level_per_mille: odd_level, atomic_per_mille, .. } = self.profile;
         let actor = &mut self.clients[client];
         let held = actor.held.get(&key).cloned();
         let level = |rng: &mut Rng| match rng.chance(odd_level) && owed_by.is_none() {
@@ -271,15 +236,18 @@ impl Workload {
         let (action, request) = match step {
             Step::Read(r) => {
                 let r = if r == Level::Majority { level(&mut actor.rng) } else { r };
-                (Action::Read { r }, Request::Read(Read { key: key.clone(), r, atomic: false }))
+                let atomic = owed_by.is_none() && actor.rng.chance(atomic_per_mille);
+                (Action::Read { r, atomic }, Request::Read(Read { key: key.clone(), r, atomic }))
             }
             Step::Compare => (Action::Compare, Request::Explain { key: key.clone() }),
-            Step::Put | Step::PutBlind | Step::Delete | Step::Sweep => {
+            Step::Put | Step::PutBlind | Step::Delete | Step::Sweep | Step::PutWrong => {
                 self.writes += 1;
                 let id = WriteId(self.writes);
                 let deletes = matches!(step, Step::Delete | Step::Sweep);
                 sent = if matches!(step, Step::Put | Step::Delete) { held } else { None };
+                let wrong = (step == Step::PutWrong).then(|| actor.wrong_token(&key));
                 let basis = match &sent {
+                    _ if wrong.is_some() => Basis::Nothing,
                     Some(held) => Basis::Shown(held.shown.clone()),
                     None if deletes => Basis::WhateverIsThere,
                     None => Basis::Shown(BTreeSet::new()),
@@ -288,7 +256,7 @@ impl Workload {
                 let write = Write {
                     key: key.clone(),
                     value: (!deletes).then(|| id.to_value()),
-                    context: sent.as_ref().map(|held| held.token.clone()),
+                    context: wrong.or_else(|| sent.as_ref().map(|held| held.token.clone())),
                     // The start is set with the first attempt: it is the time of the node that it goes to.
                     operation: OperationId { started: WallTime(0), nonce: actor.rng.bits() },
                     attempt: 0,
@@ -353,6 +321,7 @@ impl Workload {
                 Step::Read(Level::Majority)
             }
             Some(5) => Step::Sweep,
+            Some(6) => Step::PutWrong,
             _ => Step::Read(Level::Majority),
         };
         (key, step)
@@ -532,5 +501,19 @@ impl Client {
             owed_by: None,
             wakes_at: Moment::NEVER,
         }
+    }
+
+    /// A context that no node may accept for this key: one of another key, or one with a flipped bit.
+    fn wrong_token(&mut self, key: &Bytes) -> ContextToken {
+        let others: Vec<&Bytes> = self.held.keys().filter(|other| *other != key).collect();
+        if self.rng.chance(500)
+            && let Some(held) = self.rng.pick(&others).and_then(|other| self.held.get(*other))
+        {
+            return held.token.clone();
+        }
+        let mut bytes = self.held.get(key).map_or(vec![1; 40], |held| held.token.as_bytes().to_vec());
+        let at = self.rng.index(bytes.len());
+        bytes[at] ^= 1 << self.rng.below(8);
+        ContextToken::from(Bytes::from(bytes))
     }
 }

@@ -1,7 +1,7 @@
 //! What must never happen, one file each.
 //!
 //! ```text
-//! History (what clients saw) ──▶ judge()  1 lost writes, 3, 6 convergence, 7 resurrection, 8 regular reads, 9, 16
+//! History (what clients saw) ──▶ judge()  1 lost writes, 3, 6 convergence, 7 resurrection, 8 regular and atomic reads, 9, 16
 //! World (notices, records)   ──▶ one_dot_one_value::Dots, incarnations::Starts     while the run goes on
 //! two trace hashes           ──▶ determinism::judge
 //! ```
@@ -21,8 +21,11 @@ use super::history::History;
 use crate::protocol::causality::Record;
 use crate::protocol::time::Moment;
 
+pub mod atomic_reads;
 pub mod convergence;
 pub mod determinism;
+pub mod durable_reads;
+pub mod exact_siblings;
 pub mod incarnations;
 pub mod liveness;
 pub mod no_lost_write;
@@ -39,20 +42,36 @@ pub enum Invariant {
     Sane,
     /// 1: no acknowledged write is lost.
     NoLostWrite,
+    /// 2: exact siblings, no more and no fewer.
+    ExactSiblings,
     /// 3: one dot names one value.
     OneDotOneValue,
+    /// 4: contexts cover what was merged or seen superseded, and never shrink.
+    HonestContexts,
+    /// 5: equal records have equal bytes.
+    Canonical,
     /// 6: owners converge.
     Convergence,
     /// 7: what was superseded or deleted stays so.
     NoResurrection,
     /// 8: strict quorums are regular.
     RegularReads,
+    /// 8 as well: after an atomic read nobody sees less.
+    AtomicReads,
     /// 9: unknown is not failed, and not applied is nowhere.
     Outcomes,
+    /// 11: repair only adds.
+    RepairOnlyAdds,
+    /// 12: views agree.
+    ViewsAgree,
     /// 14: incarnations rise, durably, before the first dot or message.
     Incarnations,
+    /// 15: what was read is durable.
+    DurableReads,
     /// 16: a healthy cluster serves.
     Liveness,
+    /// 17: everything stays under its cap, and a cap answers with an error.
+    Bounds,
     /// 18: a seed has one trace.
     Determinism,
 }
@@ -64,13 +83,20 @@ impl Invariant {
         match self {
             Invariant::Sane => 0,
             Invariant::NoLostWrite => 1,
+            Invariant::ExactSiblings => 2,
             Invariant::OneDotOneValue => 3,
+            Invariant::HonestContexts => 4,
+            Invariant::Canonical => 5,
             Invariant::Convergence => 6,
             Invariant::NoResurrection => 7,
-            Invariant::RegularReads => 8,
+            Invariant::RegularReads | Invariant::AtomicReads => 8,
             Invariant::Outcomes => 9,
+            Invariant::RepairOnlyAdds => 11,
+            Invariant::ViewsAgree => 12,
             Invariant::Incarnations => 14,
+            Invariant::DurableReads => 15,
             Invariant::Liveness => 16,
+            Invariant::Bounds => 17,
             Invariant::Determinism => 18,
         }
     }
@@ -81,10 +107,18 @@ impl Invariant {
         match self {
             Invariant::Sane => "a node neither panics nor spins and starts from its own disk",
             Invariant::NoLostWrite => "no acknowledged write is lost",
+            Invariant::ExactSiblings => "exact siblings",
+            Invariant::HonestContexts => "a context covers only what was merged or seen superseded",
+            Invariant::Canonical => "equal records have equal bytes",
+            Invariant::RepairOnlyAdds => "repair only adds",
+            Invariant::ViewsAgree => "views agree",
+            Invariant::DurableReads => "what was read is durable",
+            Invariant::Bounds => "everything stays under its cap",
             Invariant::OneDotOneValue => "one dot names one value",
             Invariant::Convergence => "owners converge",
             Invariant::NoResurrection => "what was superseded stays superseded",
             Invariant::RegularReads => "strict quorums are regular",
+            Invariant::AtomicReads => "after an atomic read nobody sees less",
             Invariant::Outcomes => "what was not applied is nowhere",
             Invariant::Incarnations => "incarnations rise before the first dot or message",
             Invariant::Liveness => "a healthy cluster serves",
@@ -141,7 +175,10 @@ pub fn judge(history: &History) -> Vec<Violation> {
         no_lost_write::judge,
         one_dot_one_value::judge,
         no_resurrection::judge,
+        exact_siblings::judge,
         regular_reads::judge,
+        atomic_reads::judge,
+        durable_reads::judge,
         outcomes::judge,
         convergence::judge,
         liveness::judge,

@@ -31,6 +31,7 @@ impl<'a> Writes<'a> {
                     }
                 }
                 Basis::WhateverIsThere => writes.sweeping.push(write.id),
+                Basis::Nothing => {}
             }
             writes.by_id.insert(write.id, write);
         }
