@@ -30,6 +30,8 @@ pub(super) enum Planted {
     DurableBeforeTheSync,
     /// 13: an unknown outcome is answered as *not applied*.
     UnknownAsNotApplied,
+    /// 14: the hash tree is not in step with the records across a crash: it keeps what they have lost.
+    SumsOutliveACrash,
     /// 19: the incarnation is not raised at a restart.
     IncarnationStays,
     /// 31: the outcome of an operation is that of its last attempt.
@@ -40,7 +42,8 @@ pub(super) enum Planted {
 
 /// Makes the faults more frequent in which a bug shows: a profile of its own for each that would need many seeds.
 pub(super) fn favour(planted: Option<Planted>, swarm: &mut Swarm) {
-    if matches!(planted, Some(Planted::ActorSurvives | Planted::DurableBeforeTheSync)) {
+    let needs_crashes = [Planted::ActorSurvives, Planted::DurableBeforeTheSync, Planted::SumsOutliveACrash];
+    if planted.is_some_and(|planted| needs_crashes.contains(&planted)) {
         swarm.striking = vec![Kind::Crash];
         swarm.crash_after_applied_per_mille = 20;
         swarm.sync_max = Duration::from_millis(200);
@@ -120,6 +123,9 @@ impl Bench {
     pub(super) fn crashed(&self, disk: &mut Disk, rng: &mut Rng) {
         if self.is(Planted::LostAsAbsent) {
             disk.forget(rng);
+        }
+        if self.is(Planted::SumsOutliveACrash) {
+            disk.keep_sums();
         }
     }
 }

@@ -1,11 +1,18 @@
 //! What a node tells of itself.
 
 use super::{Life, Node};
+use crate::protocol::antientropy::Counts;
 use crate::protocol::replication::scope::node_time;
 use crate::protocol::time::Now;
 use crate::protocol::wire::client::{Status, Topology};
 
 impl Node {
+    /// What its exchanges with other owners have done since its start.
+    #[must_use]
+    pub fn exchanges(&self) -> Counts {
+        self.antientropy.counts()
+    }
+
     pub(super) fn why_not_ready(&self) -> String {
         match self.life {
             Life::Starting => "the node is starting".to_owned(),

@@ -69,3 +69,8 @@ fn an_operation_that_is_judged_by_its_last_attempt_is_found() {
 fn a_lost_record_answered_as_absent_is_found() {
     hunt(Planted::LostAsAbsent, 50, &[Invariant::NoLostWrite, Invariant::RegularReads]);
 }
+
+#[test]
+fn a_hash_tree_that_is_not_in_step_with_the_records_is_found() {
+    hunt(Planted::SumsOutliveACrash, 50, &[Invariant::Convergence]);
+}
