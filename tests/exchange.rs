@@ -16,6 +16,7 @@ use lab::{TestLab, poll};
 use program::{runs, signal};
 use starling::client::{Client, Level};
 use starling::protocol::ring::entry::Name;
+use starling::protocol::wire::client::ReplicaView;
 
 /// Keys that all nodes have before one of them goes away.
 const BEFORE: usize = 1_000;
@@ -63,10 +64,8 @@ fn unequal(client: &Client, keys: std::ops::Range<usize>) -> usize {
             let mut unequal = 0;
             for number in keys.skip(offset).step_by(WORKERS) {
                 let is_equal = client.explain(key(number)).await.is_ok_and(|explanation| {
-                    let mut records = explanation
-                        .replicas
-                        .iter()
-                        .map(|replica| replica.record.as_ref().ok().flatten_some());
+                    let held = |replica: &ReplicaView| replica.record.as_ref().ok().cloned().flatten();
+                    let mut records = explanation.replicas.iter().map(held);
                     let first = records.next().flatten();
                     explanation.replicas.len() == 3
                         && first.is_some()
@@ -79,16 +78,6 @@ fn unequal(client: &Client, keys: std::ops::Range<usize>) -> usize {
     };
     let workers: Vec<_> = (0..WORKERS).map(worker).collect();
     workers.into_iter().map(block_on).sum()
-}
-
-trait FlattenSome<'a, T> {
-    fn flatten_some(self) -> Option<&'a T>;
-}
-
-impl<'a, T> FlattenSome<'a, T> for Option<&'a Option<T>> {
-    fn flatten_some(self) -> Option<&'a T> {
-        self.and_then(Option::as_ref)
-    }
 }
 
 #[test]

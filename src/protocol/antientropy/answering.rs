@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::listing::{Gathered, Listing, items};
 use super::means::{Ask, Means, Token};
-use super::tree::{Common, SlotSums, bucket_bits, bucket_marks, cut, record_mark};
+use super::tree::{Common, SlotSums, bucket_bits, bucket_marks, cut, reach, record_mark};
 use crate::protocol::causality::RecordHash;
 use crate::protocol::id::NodeId;
 use crate::protocol::ring::arc::Arc;
@@ -42,7 +42,7 @@ pub(super) struct Glance {
 impl Glance {
     /// Asks for the sums.
     pub(super) fn ask(&self, means: &mut Means<'_>) -> Option<Token> {
-        let (first, last) = self.common.span()?;
+        let (first, last) = reach(self.arcs.iter().map(|(arc, _)| *arc))?;
         Some(means.ask(Ask::Sums(first, last)))
     }
 

@@ -144,6 +144,14 @@ impl AntiEntropy {
         }
         self.with_answering(now, out, |answering, means| answering.on_deadline(means));
         self.answering.take_if(|answering| answering.is_over(now));
+        if let Some(walk) = &self.walk {
+            if !self.pace.is_seen(walk.fellow()) {
+                self.end(now, End::Failed);
+            } else if walk.begins_to_mend(now) && self.answering.is_some() {
+                // Somebody else came first while this exchange let pass what was under way.
+                self.end(now, End::Busy);
+            }
+        }
         self.with_walk(now, out, |walk, means| walk.on_deadline(means));
         self.begin(now, out);
     }

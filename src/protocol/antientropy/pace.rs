@@ -101,6 +101,11 @@ impl Pace {
         }
     }
 
+    /// Whether a fellow could be reached at the last look.
+    pub(super) fn is_seen(&self, node: NodeId) -> bool {
+        self.fellows.get(&node).is_some_and(|fellow| fellow.seen.is_some())
+    }
+
     /// A write to a slot was not delivered to a fellow.
     pub(super) fn missed(&mut self, node: NodeId, slot: Slot) {
         if let Some(fellow) = self.fellows.get_mut(&node)

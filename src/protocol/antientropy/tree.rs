@@ -76,11 +76,12 @@ impl Common {
     pub(super) fn has(&self, slot: Slot) -> bool {
         self.slots.binary_search(&slot).is_ok()
     }
+}
 
-    /// The first and the last one; `None` if there is none.
-    pub(super) fn span(&self) -> Option<(Slot, Slot)> {
-        Some((*self.slots.first()?, *self.slots.last()?))
-    }
+/// From which slot to which these arcs reach; `None` if there are none.
+pub(super) fn reach(arcs: impl IntoIterator<Item = Arc>) -> Option<(Slot, Slot)> {
+    let slots = arcs.into_iter().map(Arc::slots);
+    slots.reduce(|(first, last), (begin, end)| (first.min(begin), last.max(end)))
 }
 
 /// The sums of consecutive slots, as the disk told them.

@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use super::listing::{Gathered, Listing, items};
 use super::means::{Ask, Means, Token};
-use super::tree::{Common, SlotSums, bucket_marks, cut, record_mark};
+use super::tree::{Common, SlotSums, bucket_marks, cut, reach, record_mark};
 use crate::protocol::causality::{Applied, Record, RecordHash};
 use crate::protocol::id::NodeId;
 use crate::protocol::ring::arc::Arc;
@@ -177,6 +177,11 @@ impl Walk {
         self.is_mending
     }
 
+    /// Whether that is what comes next.
+    pub(super) fn begins_to_mend(&self, now: Moment) -> bool {
+        matches!(self.step, Step::Settling { until } if until <= now)
+    }
+
     /// How many records will still have to be sent, about: as many for each slot as it was so far.
     pub(super) fn debt_keys(&self) -> u64 {
         let slots = (self.queue.len() + self.differing.len()) as u64;
@@ -253,8 +258,6 @@ impl Walk {
 
     /// Asks for the own sums that the next comparison needs.
     fn sum(&mut self, means: &mut Means<'_>) -> Option<End> {
-        // What both own cannot be empty, or there would be no exchange.
-        let Some((first, last)) = self.common.span() else { return Some(End::Equal) };
         let arcs: Vec<Arc> = if self.queue.is_empty() {
             let at = self.frontier.len().saturating_sub(ARCS_AT_ONCE);
             self.frontier.split_off(at)
@@ -262,6 +265,8 @@ impl Walk {
             let count = self.queue.len().min(ARCS_AT_ONCE);
             self.queue.drain(..count).map(Arc::of_slot).collect()
         };
+        // Arcs were there, or this would not have been called.
+        let (first, last) = reach(arcs.iter().copied())?;
         let token = means.ask(Ask::Sums(first, last));
         self.step = Step::Summing { token, arcs };
         None
