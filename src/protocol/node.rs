@@ -1,5 +1,6 @@
 //! One node of a cluster, as a state machine.
 
+mod gauges;
 mod healing;
 mod start;
 mod status;
@@ -30,6 +31,7 @@ use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::client::{Answer, Code, Problem, Request};
 use crate::protocol::wire::peer::{Hello, PeerMessage, PeerRefusal};
 
+pub use gauges::Gauges;
 pub use start::{Identity, Start, StartError};
 
 /// One node of a cluster: routes inputs to the parts that own the rules, and owns those parts. It holds no algorithm.

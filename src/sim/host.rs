@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::disk::Disk;
+use crate::protocol::causality::ClusterSecret;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::NodeId;
 use crate::protocol::node::Node;
@@ -39,6 +40,13 @@ pub(super) struct Process {
     pub(super) disk_is_busy: bool,
     /// It is stopping in good order.
     pub(super) is_stopping: bool,
+}
+
+impl Process {
+    /// What the node seals contexts with, once its cluster is founded.
+    pub(super) fn secret(&self) -> Option<&ClusterSecret> {
+        self.node.membership().cluster().map(|cluster| &cluster.secret)
+    }
 }
 
 impl Host {

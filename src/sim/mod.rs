@@ -34,6 +34,7 @@ pub mod report;
 pub mod shrink;
 pub mod strikes;
 mod trace;
+mod witness;
 mod workload;
 mod world;
 

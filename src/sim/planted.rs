@@ -115,7 +115,7 @@ impl Bench {
         if let DiskRequest::Update { change: Change::Put(put), .. } = request
             && self.is(Planted::BareWrite)
         {
-            self.puts.insert(put.dot, Put { base: None, ..put.clone() });
+            self.puts.insert(put.dot, Put { base: Some(Record::default()), ..put.clone() });
         }
     }
 

@@ -4,6 +4,7 @@ mod clients;
 mod disks;
 mod faulty;
 mod messages;
+mod watch;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -23,6 +24,7 @@ use super::options::Options;
 use super::report::{Counts, Report};
 use super::strikes::Strikes;
 use super::trace::{About, Trace};
+use super::witness::Witness;
 use super::workload::{Profile, Wish, Workload};
 use crate::protocol::id::{NodeId, SessionId};
 use crate::protocol::input::Input;
@@ -105,6 +107,7 @@ pub(super) struct World {
     trace: Trace,
     dots: Dots,
     starts: Starts,
+    witness: Witness,
     counts: Counts,
     violations: Vec<Violation>,
     is_safe: bool,
@@ -155,6 +158,7 @@ impl World {
             })
         });
         let hosts: Vec<Host> = hosts.collect();
+        let witness = Witness::new(&hosts, history.owners);
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut workload = Workload::new(profile, clients, history, &mut client_rng);
         #[cfg(test)]
@@ -184,6 +188,7 @@ impl World {
             begun: Moment::default(),
             dots: Dots::default(),
             starts: Starts::default(),
+            witness,
             counts: Counts::default(),
             violations: Vec::new(),
             is_safe: true,
@@ -225,6 +230,7 @@ impl World {
         if heals_alone {
             self.exchange_once_more();
         }
+        self.demand_one_view();
         self.report()
     }
 
@@ -356,6 +362,7 @@ impl World {
         let mut outputs = std::mem::take(&mut self.outputs);
         match Node::start(host.config.clone(), &meta, host.clock.now(self.now), rng, &mut outputs) {
             Ok(node) => {
+                self.witness.started(index, node.id());
                 host.process = Some(Process {
                     node,
                     has_started: false,
@@ -378,8 +385,12 @@ impl World {
     fn input(&mut self, index: usize, input: Input) {
         let host = &mut self.hosts[index];
         let Some(process) = &mut host.process else { return };
+        self.witness.input(index, self.now, &input, &mut self.dots);
+        let before = process.node.gauges();
+        let asked = watch::asked(&input);
         let mut outputs = std::mem::take(&mut self.outputs);
         process.node.handle(host.clock.now(self.now), input, &mut outputs);
+        self.watch(index, before, asked, &outputs);
         self.carry_out(index, outputs);
     }
 
@@ -394,6 +405,7 @@ impl World {
             }
         }
         self.outputs = outputs;
+        self.violations.extend(self.witness.take_violations());
         let host = &mut self.hosts[index];
         let Some(process) = &mut host.process else { return };
         let at = host.clock.when(process.node.next_deadline());
@@ -441,11 +453,13 @@ impl World {
             }
             Notice::Issued(dot) => {
                 self.violations.extend(self.dots.issued(index, *dot));
+                self.witness.issued(index, *dot);
                 self.violations.extend(self.starts.did(index, Deed::Issue, is_durable));
             }
             Notice::Amnesia => self.counts.amnesia += 1,
             Notice::Stopped => return self.stopped(index),
-            Notice::Serving | Notice::Health { .. } | Notice::Trouble(_) => {}
+            Notice::Serving => self.compare_views(),
+            Notice::Health { .. } | Notice::Trouble(_) => {}
         }
         let about = match notice {
             Notice::Issued(_) | Notice::Health { .. } => About::Chatter,

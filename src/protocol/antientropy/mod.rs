@@ -49,6 +49,10 @@ use crate::protocol::wire::exchange::{Exchange, ExchangeRefusal, Item, PairDiges
 /// How often to look who can be reached.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// So many records of others may be on their way into the own store. Further ones are dropped, as messages may be: the
+/// next comparison shows that they are missing.
+const MERGES_MAX: usize = 512;
+
 /// What exchanges need to know of the other members.
 pub trait Fellows {
     /// In which life this node can reach it now, if it can.
@@ -69,6 +73,8 @@ pub struct AntiEntropy {
     walk: Option<Walk>,
     answering: Option<Answering>,
     glances: BTreeMap<Token, Glance>,
+    /// How many records are on their way into the own store.
+    merging: usize,
     next: u64,
     look_at: Moment,
     rng: Rng,
@@ -86,6 +92,7 @@ impl AntiEntropy {
             walk: None,
             answering: None,
             glances: BTreeMap::new(),
+            merging: 0,
             // Questions are numbered from anywhere: answers to a former life must not be taken for answers to this one.
             next: rng.bits(),
             look_at: Moment::NEVER,
@@ -337,10 +344,11 @@ impl AntiEntropy {
             answering.heard(now);
         }
         for Item { key, epoch: _, record } in items {
-            if !common.has(Slot::of_key(&key)) {
+            if !common.has(Slot::of_key(&key)) || self.merging >= MERGES_MAX {
                 continue;
             }
             self.counts.keys_received += 1;
+            self.merging += 1;
             let ask = Ask::Merge { key: key.clone(), record: record.clone() };
             let token = self.means(now, out).ask(ask);
             if let Some(walk) = self.walk.as_mut().filter(|walk| walk.fellow() == from) {
@@ -400,6 +408,7 @@ impl AntiEntropy {
 
     /// The own disk merged another owner's record, or refused to.
     pub fn on_merged(&mut self, now: Moment, token: Token, applied: Applied, out: &mut Vec<Effect>) {
+        self.merging = self.merging.saturating_sub(1);
         self.with_walk(now, out, |walk, means| walk.on_merged(token, applied, means));
         self.begin(now, out);
     }

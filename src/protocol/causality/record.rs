@@ -37,10 +37,10 @@ pub struct Sibling {
 /// associative, every order buries at least what plain version vectors bury, and replicas that exchange until nothing
 /// changes end equal.
 ///
-/// A client's context carries no marks. A coordinator that was given a context from beyond what it has merged knows
-/// that one attempt is dead before it knows that another dot is an attempt of the same operation; until their marks
-/// meet, a merge of a few replicas may show a superseded value of a retried operation once more beside the new one.
-/// Nothing is lost by it, and it ends when replicas have exchanged.
+/// A client's context carries no marks. A replica that executes a context from beyond what it has merged knows that one
+/// attempt is dead before it knows that another dot is an attempt of the same operation; until their marks meet, a merge
+/// of a few replicas may show a superseded value of a retried operation once more beside the new one. So such a put is
+/// refused as [`Behind`](Refusal::Behind) until its coordinator has asked a majority.
 ///
 /// # Invariants
 /// * Every sibling's dot is covered by the context, and so is the dot of every remembered operation.
@@ -99,7 +99,8 @@ pub struct Put {
     pub value: Option<Bytes>,
     /// The operation that this is an attempt of.
     pub operation: OperationId,
-    /// What a majority holds, for second and later attempts: merged before the put looks for its operation.
+    /// What a majority holds: merged before the put looks for its operation. `None` if nobody was asked; then a context
+    /// from beyond what the replica has merged is refused as [`Behind`](Refusal::Behind).
     pub base: Option<Record>,
     /// What the coordinator refuses to exceed.
     pub limits: Limits,
@@ -165,6 +166,10 @@ pub enum Refusal {
     /// before it tries again.
     #[error("the coordinator has forgotten writes of its own and goes on under a new identity; try again")]
     Amnesia,
+    /// The context names writes that this replica has not merged. It knows neither their values nor of which operations
+    /// they are attempts, so it has to ask a majority first.
+    #[error("the coordinator has not seen all that the client was shown; try again")]
+    Behind,
 }
 
 impl Record {
@@ -281,6 +286,9 @@ impl Record {
         // here. It can never name a dot that was not issued yet, though.
         if amnesia || record.context().covers(put.dot) || put.context.covers(put.dot) {
             return Applied::Refused(Refusal::Amnesia);
+        }
+        if put.base.is_none() && !record.context().dominates(&put.context) {
+            return Applied::Refused(Refusal::Behind);
         }
         let before = Size::of(&record);
         record.put(put);

@@ -137,6 +137,11 @@ impl Coordinator {
         }
         let SlotView { slot, digest, .. } = scope.slot_of(key);
         let is_owner = scope.slot_of(key).is_owner(scope.own);
+        if is_owner && scope.is_disk_behind() {
+            let message =
+                format!("{} requests wait for the disk already; try again in a moment", scope.desk.len());
+            return scope.answer(origin, refusal(&ask, Problem::new(Code::Overloaded, message)));
+        }
         let is_from_client = matches!(origin, Origin::Client { .. });
         let deadline = scope.now.monotonic + patience.min(PATIENCE_MAX);
         self.next += 1;

@@ -21,9 +21,10 @@ use crate::protocol::wire::peer::PeerRefusal;
 ///
 /// ```text
 /// Gathering ──▶ Applying ──▶ Replicating ──▶ answered
-///   only for      own disk      until W owners
-///   retries and   executes      have it durable
-///   blind deletes
+///   for retries,   │ own disk     until W owners
+///   blind deletes, │ executes     have it durable
+///   and if the  ◀──┘
+///   disk is behind
 /// ```
 ///
 /// Until the own disk has executed the change the answer may be *not applied*. From then on it never is: this node's
@@ -44,7 +45,8 @@ const STARTED_AHEAD_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 enum State {
-    /// Reading what a majority holds: a retry must find its earlier attempts, a blind delete what to delete.
+    /// Reading what a majority holds: a retry must find its earlier attempts, a blind delete what to delete, and a replica
+    /// that the client's context is beyond what it has missed.
     Gathering { gather: Gather, context: VersionVector },
     /// The own disk executes the change.
     Applying { issued: Dot },
@@ -144,7 +146,12 @@ impl Put {
             // and delete what was written after the client had its answer.
             context = record.as_ref().map(|record| record.context().clone()).unwrap_or_default();
         }
-        match execute(self.request, &self.write, context, record, scope) {
+        self.execute(context, record, scope)
+    }
+
+    /// The own disk executes the write, knowing what a majority holds, or that no majority can be asked.
+    fn execute(&mut self, context: VersionVector, base: Option<Record>, scope: &mut Scope<'_>) -> Progress {
+        match execute(self.request, &self.write, context, Some(base.unwrap_or_default()), scope) {
             Ok(state) => {
                 self.state = state;
                 Progress::Pending
@@ -153,9 +160,25 @@ impl Put {
         }
     }
 
+    /// The client was shown more than this replica has merged: what it has missed is with the others. If they cannot be
+    /// asked, the write is done all the same, as the client asked for no more than W of them.
+    fn catch_up(&mut self, scope: &mut Scope<'_>) -> Progress {
+        let token = self.write.context.as_ref();
+        let context =
+            token.and_then(|token| token.open(&self.write.key, scope.secret).ok()).unwrap_or_default();
+        match Gather::start(self.request, &self.write.key, Level::Majority, scope) {
+            Ok(gather) => {
+                self.state = State::Gathering { gather, context };
+                Progress::Pending
+            }
+            Err(_) => self.execute(context, None, scope),
+        }
+    }
+
     /// The own disk executed the change, for which `issued` had been issued.
     fn applied(&mut self, applied: Applied, issued: Dot, scope: &mut Scope<'_>) -> Progress {
         let (record, dot) = match applied {
+            Applied::Refused(Refusal::Behind) => return self.catch_up(scope),
             Applied::Refused(refusal) => return self.refuse(problem_of(refusal), scope),
             Applied::Adopted { record, dot, .. } => (record, dot),
             Applied::Changed { record, .. } | Applied::Unchanged { record } => (record, issued),
@@ -240,6 +263,10 @@ impl Put {
             Verdict::Reached => {
                 let (gathered, context) = (gather.finish(), std::mem::take(context));
                 self.gathered(gathered, context, scope)
+            }
+            Verdict::Impossible if self.write.attempt == 1 && self.write.context.is_some() => {
+                let context = std::mem::take(context);
+                self.execute(context, None, scope)
             }
             Verdict::Impossible => {
                 let problem = gather.problem(scope);
@@ -388,7 +415,7 @@ fn problem_of(refusal: Refusal) -> Problem {
         Refusal::ContextTooLong(_) => Code::ContextTooLong,
         Refusal::DiskFull => Code::DiskFull,
         Refusal::Overloaded => Code::Overloaded,
-        Refusal::Amnesia => Code::NotReady,
+        Refusal::Amnesia | Refusal::Behind => Code::NotReady,
         Refusal::Lost => Code::RecordLost,
     };
     Problem::new(code, refusal.to_string())

@@ -138,37 +138,37 @@ fn basis(shown: &[u64]) -> Basis {
 }
 
 /// The dot with this number. Each hundred is an actor of its own.
-pub(super) fn dot(number: u64) -> Dot {
+pub(in crate::sim) fn dot(number: u64) -> Dot {
     Dot { actor: Actor(1 + number / 100), at: Timestamp(number) }
 }
 
 /// A record with these siblings: numbers of dots and of values. Each is an operation of its own.
-pub(super) fn record(siblings: &[(u64, u64)]) -> Record {
+pub(in crate::sim) fn record(siblings: &[(u64, u64)]) -> Record {
     let siblings: Vec<_> = siblings.iter().map(|&(number, value)| (number, value, number)).collect();
     record_of(&siblings)
 }
 
 /// A record with these siblings: numbers of dots, of values and of operations.
-pub(super) fn record_of(siblings: &[(u64, u64, u64)]) -> Record {
+pub(in crate::sim) fn record_of(siblings: &[(u64, u64, u64)]) -> Record {
     siblings.iter().fold(Record::default(), |record, &(number, value, operation)| {
         written(&record, &put(number, Some(value), operation, &[]))
     })
 }
 
 /// A put under these numbers, with a context that covers these dots.
-pub(super) fn put(number: u64, value: Option<u64>, operation: u64, covered: &[u64]) -> Put {
+pub(in crate::sim) fn put(number: u64, value: Option<u64>, operation: u64, covered: &[u64]) -> Put {
     Put {
         context: covered.iter().map(|number| dot(*number)).collect(),
         dot: dot(number),
         value: value.map(|value| WriteId(value).to_value()),
         operation: OperationId { started: WallTime(1), nonce: operation },
-        base: None,
+        base: Some(Record::default()),
         limits: Limits::default(),
     }
 }
 
 /// What the put makes of a record.
-pub(super) fn written(record: &Record, put: &Put) -> Record {
+pub(in crate::sim) fn written(record: &Record, put: &Put) -> Record {
     match Record::apply(&Change::Put(put.clone()), Some(record)) {
         Applied::Changed { record, .. } => record,
         other => panic!("{other:?}"),

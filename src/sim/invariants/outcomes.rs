@@ -60,6 +60,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::history::Ending;
     use super::super::fixture::Story;
     use super::*;
     use crate::sim::history::Ending;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::host;
+use super::super::host::{self, Process};
 use super::super::trace::{self, About};
+use super::super::witness::Origin;
 use super::super::workload::{Sight, Wish, Workload};
 use super::{Event, World};
 use crate::protocol::id::SessionId;
@@ -55,6 +56,8 @@ impl World {
     pub(super) fn respond(&mut self, from: usize, session: SessionId, id: u64, answer: Answer) {
         #[cfg(test)]
         let answer = self.planted.doctor_answer(answer);
+        let secret = self.hosts[from].process.as_ref().and_then(Process::secret);
+        self.witness.answered(from, Origin::Client(session, id), self.now, &answer, secret);
         let client = session.0 as usize;
         if let Answer::Explained(explanation) = &answer {
             self.trace.line(self.now, About::Chatter, || format!("slot {}", explanation.slot));

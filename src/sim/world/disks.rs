@@ -21,6 +21,7 @@ impl World {
         if let DiskRequest::Update { key, change: Change::Merge { record, .. }, .. } = &request {
             self.violations.extend(self.dots.passed(key, record));
         }
+        self.witness.disk_is_asked(index, self.now, &request);
         #[cfg(test)]
         self.planted.saw_disk_request(&request);
         let delay = Duration::from_micros(self.rng.between(5, 100));

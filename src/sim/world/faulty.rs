@@ -15,11 +15,17 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// How long nothing may be moved after that: longer than the slowest cycle of exchanges.
 const FURTHER_EXCHANGES: Duration = Duration::from_secs(35);
 
+/// After how many faults the views and rings of the nodes are compared again.
+const COMPARED_EVERY: u64 = 32;
+
 impl World {
     pub(super) fn fault_begins(&mut self) {
         let Some((kind, fault)) = self.swarm.next(self.hosts.len(), &mut self.fault_rng) else { return };
         if !self.strikes(kind) {
             return;
+        }
+        if self.counts.faults.is_multiple_of(COMPARED_EVERY) {
+            self.compare_views();
         }
         match fault {
             Fault::Crash { host, down } => self.crash(host, down, "crashes"),

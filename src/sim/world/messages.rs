@@ -1,6 +1,7 @@
 //! What nodes say to each other.
 
-use super::super::host;
+use super::super::host::{self, Process};
+use super::super::invariants::canonical;
 use super::super::invariants::incarnations::Deed;
 use super::super::trace::{self, About};
 use super::{Event, World};
@@ -9,6 +10,9 @@ use crate::protocol::input::Input;
 use crate::protocol::output::Destination;
 use crate::protocol::wire::exchange::Exchange;
 use crate::protocol::wire::peer::PeerMessage;
+
+/// Of how many messages one is read back from its bytes.
+const DECODED_EVERY: u64 = 16;
 
 impl World {
     pub(super) fn send(&mut self, from: usize, to: Destination, message: PeerMessage) {
@@ -27,6 +31,10 @@ impl World {
         #[cfg(test)]
         let message = self.planted.doctor_message(message);
         self.judge_message(&message);
+        let secret = self.hosts[from].process.as_ref().and_then(Process::secret);
+        if let Some(receiver) = self.hosts[to].id {
+            self.witness.sent(from, receiver, self.now, &message, secret);
+        }
         self.counts.messages += 1;
         let key = trace::key_of(&message).cloned();
         let about = || match (&key, &message) {
@@ -38,7 +46,10 @@ impl World {
         let is_heard = self.hosts[to].process.as_ref().is_some_and(|process| process.has_started);
         let arrivals = self.network.route(from, to, self.now, &mut self.rng);
         self.trace.event(self.now, b'm', from, to as u64);
-        self.trace.content(&message);
+        let bytes = self.trace.content(&message);
+        if self.counts.messages.is_multiple_of(DECODED_EVERY) {
+            self.violations.extend(canonical::judge_message(&message, bytes));
+        }
         let lost = if !is_heard || arrivals.0[0].is_none() { ", lost" } else { "" };
         self.trace.line(self.now, about(), || {
             format!("{} -> {}  {}{lost}", host::name(from), host::name(to), trace::show_message(&message))
