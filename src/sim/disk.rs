@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::protocol::causality::Refusal;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::engine::Engine;
 use crate::protocol::storage::log::{Group, LogId, Scan, Scanner, SegmentName};
@@ -35,6 +36,8 @@ pub(super) struct Disk {
     durable_start: Option<Bytes>,
     #[cfg(test)]
     sums: spoiled::Sums,
+    /// There is no room for anything new.
+    pub(super) is_full: bool,
 }
 
 #[derive(Debug)]
@@ -45,7 +48,7 @@ enum Content {
     Closed(MemoryStore),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Segment {
     generation: u64,
     bytes: Vec<u8>,
@@ -85,6 +88,7 @@ impl Disk {
             durable_start: None,
             #[cfg(test)]
             sums: spoiled::Sums::default(),
+            is_full: false,
         }
     }
 
@@ -123,6 +127,7 @@ impl Disk {
     pub(super) fn execute(&mut self) -> Result<Vec<DiskReply>, String> {
         let Content::Open(engine) = &mut self.content else { return Ok(Vec::new()) };
         let mut replies = Vec::with_capacity(self.queue.len());
+        engine.refuse(self.is_full.then_some(Refusal::DiskFull));
         for request in self.queue.drain(..) {
             engine.submit(request, &mut replies).map_err(|error| error.to_string())?;
         }
@@ -233,6 +238,27 @@ impl Disk {
     pub(super) fn start_is_durable(&self) -> bool {
         let Content::Open(engine) = &self.content else { return false };
         self.durable_start.is_some() && engine.meta().get(&MetaKey::Start) == self.durable_start.as_ref()
+    }
+
+    /// The directory of a node that does not run, as somebody may copy it.
+    #[cfg(test)]
+    pub(super) fn copy(&self) -> Disk {
+        let store = match &self.content {
+            Content::Closed(store) => store.clone(),
+            Content::Open(_) => MemoryStore::default(),
+        };
+        Disk {
+            log: self.log,
+            segments: self.segments.clone(),
+            content: Content::Closed(store),
+            queue: Vec::new(),
+            writing: None,
+            checkpoint: None,
+            durable_start: self.durable_start.clone(),
+            #[cfg(test)]
+            sums: spoiled::Sums::default(),
+            is_full: false,
+        }
     }
 
     /// A bug to be found: the disk forgets a record without a word. Returns whether it held any.

@@ -27,6 +27,12 @@ pub(super) struct Host {
     pub(super) paused_until: Moment,
     /// How much slower its disk is than usual, in thousandths more.
     pub(super) slowness: u64,
+    /// Whether a node that ran here ever served.
+    pub(super) has_served: bool,
+    /// It stays as it is until everything heals, down if it is down.
+    pub(super) is_frozen: bool,
+    /// Its next sync fails.
+    pub(super) sync_fails: bool,
 }
 
 /// A running process.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::faults::Kind;
 use super::invariants::Invariant;
 use super::options::{Options, Recording};
-use super::report::Report;
+use super::report::{Report, counted};
 
 /// How many runs a search may take unless told otherwise.
 pub const RUNS_MAX: u32 = 300;
@@ -97,16 +97,14 @@ impl Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural =
-            |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
         write!(
             f,
             "{}, {}, {}, {} of {}, {:?} of faults",
-            plural(self.nodes, "node"),
-            plural(self.clients as usize, "client"),
-            plural(self.keys as usize, "key"),
-            plural(self.faults, "fault"),
-            plural(self.kinds, "kind"),
+            counted(self.nodes as u64, "node"),
+            counted(u64::from(self.clients), "client"),
+            counted(u64::from(self.keys), "key"),
+            counted(self.faults as u64, "fault"),
+            counted(self.kinds as u64, "kind"),
             self.duration,
         )
     }

@@ -1,6 +1,7 @@
 //! The clients of a run: what they ask, how they retry, and what they remember having been shown.
 
 mod profile;
+mod staged;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::protocol::wire::client::{
 };
 
 pub(super) use profile::Profile;
+use staged::Route;
+pub(super) use staged::{CorePart, Task};
 
 /// What a client wants the world to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub(super) struct Workload {
     pub(super) history: History,
     writes: u64,
     is_over: bool,
+    /// Before then nobody begins anything by its own choice.
+    rests_until: Moment,
     /// A bug to be found: the outcome of an operation is that of its last attempt.
     #[cfg(test)]
     pub(super) forgets_attempts: bool,
@@ -55,6 +60,13 @@ struct Client {
     script: VecDeque<(Bytes, Step)>,
     /// By when the operations of its script have to succeed.
     owed_by: Option<Moment>,
+    /// How soon each of them has to, if each has a deadline of its own.
+    owed_within: Option<Duration>,
+    /// It does what it is told and nothing else.
+    is_staged: bool,
+    /// From how many owners it reads and to how many it writes, if that is settled.
+    level: Option<Level>,
+    route: Route,
     wakes_at: Moment,
 }
 
@@ -104,6 +116,7 @@ impl Workload {
             history,
             writes: 0,
             is_over: false,
+            rests_until: Moment::default(),
             #[cfg(test)]
             forgets_attempts: false,
         }
@@ -175,11 +188,7 @@ impl Workload {
             return self.begin_operation(client, sight, wishes);
         };
         if now >= ongoing.until {
-            let ending = match self.history.operations[ongoing.index].action {
-                Action::Write { .. } => Ending::Unknown,
-                _ => Ending::Unavailable,
-            };
-            return self.end(client, ending, now, wishes);
+            return self.give_up(client, now, wishes);
         }
         if now >= ongoing.attempt_until && ongoing.attempts < self.attempts_max(client) {
             self.attempt(client, sight, wishes);
@@ -212,7 +221,14 @@ impl Workload {
                         self.failed(client, sight, wishes);
                     }
                 }
-                Outcome::NotApplied => self.failed(client, sight, wishes),
+                Outcome::NotApplied => {
+                    let code = written.problem.map(|problem| problem.code);
+                    if code == Some(Code::BadRequest) && self.is_time_disputed(client, sight) {
+                        self.start_over(client, sight.now, wishes);
+                    } else {
+                        self.failed(client, sight, wishes);
+                    }
+                }
             },
             Answer::Read(read) if read.available => self.was_shown(client, read, sight.now, wishes),
             Answer::Explained(explanation) => self.compared(client, explanation, sight, wishes),
@@ -220,8 +236,21 @@ impl Workload {
         }
     }
 
+    fn give_up(&mut self, client: usize, now: Moment, wishes: &mut Vec<Wish>) {
+        let Some(ongoing) = &self.clients[client].ongoing else { return };
+        let ending = match self.history.operations[ongoing.index].action {
+            Action::Write { .. } => Ending::Unknown,
+            _ => Ending::Unavailable,
+        };
+        self.end(client, ending, now, wishes);
+    }
+
     fn begin_operation(&mut self, client: usize, sight: &Sight<'_>, wishes: &mut Vec<Wish>) {
         let scripted = self.clients[client].script.front().cloned();
+        if scripted.is_none() && sight.now < self.rests_until && !self.is_over {
+            let think = self.think(client);
+            return self.wake_at(client, self.rests_until + think, wishes);
+        }
         let settled = self.clients[client].next.take();
         let (key, step) = match (scripted, settled) {
             (Some(next), _) => next,
@@ -229,14 +258,19 @@ impl Workload {
             (None, _) if self.is_over => return,
             _ => self.choose(client),
         };
+        if let Some(span) = self.clients[client].owed_within {
+            self.clients[client].owed_by = Some(sight.now + span);
+        }
         let owed_by = self.clients[client].owed_by;
         let Profile { odd_level_per_mille: odd_level, atomic_per_mille, .. } = self.profile;
         let actor = &mut self.clients[client];
         let held = actor.held.get(&key).cloned();
-        let level = |rng: &mut Rng| match rng.chance(odd_level) && owed_by.is_none() {
+        let settled = actor.level;
+        let drawn = |rng: &mut Rng| match rng.chance(odd_level) && owed_by.is_none() {
             true => *rng.pick(&[Level::One, Level::All, Level::Count(2)]).unwrap_or(&Level::All),
             false => Level::Majority,
         };
+        let level = |rng: &mut Rng| settled.unwrap_or_else(|| drawn(rng));
         let mut sent = None;
         let (action, request) = match step {
             Step::Read(r) => {
@@ -336,7 +370,7 @@ impl Workload {
         let attempt_span = self.profile.attempt;
         let actor = &mut self.clients[client];
         let Some(ongoing) = &mut actor.ongoing else { return };
-        let host = actor.rng.index(sight.times.len());
+        let host = actor.route.host(ongoing.attempts, sight.times.len(), &mut actor.rng);
         ongoing.attempts += 1;
         ongoing.attempt_until = sight.now + attempt_span;
         self.history.operations[ongoing.index].attempts = ongoing.attempts;
@@ -467,7 +501,7 @@ impl Workload {
             actor.script.clear();
         }
         actor.script.pop_front();
-        if actor.owed_by.is_some() && actor.script.is_empty() {
+        if (actor.owed_by.is_some() || actor.is_staged) && actor.script.is_empty() {
             return;
         }
         let think = if actor.next.is_some() { Duration::from_millis(2) } else { self.think(client) };
@@ -475,7 +509,11 @@ impl Workload {
     }
 
     fn attempts_max(&self, client: usize) -> u32 {
-        if self.clients[client].owed_by.is_some() { u32::MAX } else { self.profile.attempts_max }
+        match &self.clients[client] {
+            Client { owed_by: Some(_), .. } => u32::MAX,
+            Client { route: Route::InOrder(order), .. } => order.len() as u32,
+            _ => self.profile.attempts_max,
+        }
     }
 
     fn think(&mut self, client: usize) -> Duration {
@@ -506,6 +544,10 @@ impl Client {
             next: None,
             script: VecDeque::new(),
             owed_by: None,
+            owed_within: None,
+            is_staged: false,
+            level: None,
+            route: Route::Anywhere,
             wakes_at: Moment::NEVER,
         }
     }

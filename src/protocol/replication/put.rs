@@ -13,6 +13,8 @@ use crate::protocol::causality::{
 };
 use crate::protocol::id::{Actor, NodeId, RequestId};
 use crate::protocol::output::{Notice, Output};
+#[cfg(test)]
+use crate::protocol::planted::{self, Planted};
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Code, Level, Outcome, Problem, Write, Written};
 use crate::protocol::wire::peer::PeerRefusal;
@@ -277,6 +279,10 @@ impl Put {
 
     /// Ends a write that cannot reach its quorum: *not applied* before the log was touched, *unknown* after.
     fn give_up(&mut self, problem: Problem, scope: &mut Scope<'_>) -> Progress {
+        #[cfg(test)]
+        if planted::is(Planted::LoggedAsNotApplied) {
+            return self.refuse(problem, scope);
+        }
         match &self.state {
             State::Gathering { .. } => self.refuse(problem, scope),
             State::Applying { .. } | State::Replicating { .. } => {
@@ -308,6 +314,8 @@ impl Put {
             // The record's context covers siblings that this client was never shown. Handing it out would let the
             // client erase them with its next write without having seen them.
             let is_only_sibling = matches!(record.siblings(), [only] if only.dot == *dot);
+            #[cfg(test)]
+            let is_only_sibling = is_only_sibling || planted::is(Planted::ContextOfSiblings);
             written.context = if is_only_sibling {
                 Some(scope.seal(record, &self.write.key))
             } else {
@@ -343,6 +351,8 @@ impl Operation for Put {
                 // than was ever issued may have dropped it as superseded.
                 let is_merged = dot.actor != *actor || entry >= dot.at;
                 let proves = is_merged && scope.author.believes(*actor, entry);
+                #[cfg(test)]
+                let proves = proves || planted::is(Planted::AckUnchecked);
                 if proves { self.held_by(from, scope) } else { Progress::Pending }
             }
             (State::Replicating { holders, .. }, Event::Refused { from, reason }) => {

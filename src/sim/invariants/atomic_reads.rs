@@ -9,7 +9,8 @@
 //!    that the atomic read did not show, had been superseded by what it wrote back.
 //!
 //! How many owners the atomic read itself asked does not matter for the first: it is the write-back that counts. The
-//! second needs one that met every majority itself, and holds only while retries are exact, for the reason that [`no_resurrection`](super::no_resurrection) gives;
+//! second needs one that met every majority itself, and holds only while retries are exact and remembered, for the reasons
+//! that [`no_resurrection`](super::no_resurrection) gives;
 //! that the value was at a majority makes its mark as an operation known there, so that late attempts are recognised.
 //!
 //! The check is linear in the reads and in the values that live at one time. A value leaves the set of those that a
@@ -200,7 +201,9 @@ impl<'a> Sweep<'a> {
             let Some(&held) = self.held_since.get(id) else { continue };
             let checked = self.checked.entry(*id).or_default();
             for &(early, seen) in &self.atomic[*checked..self.ended] {
-                let must_know = held < early.invoked && meets_majorities(self.history, early);
+                let must_know = held < early.invoked
+                    && meets_majorities(self.history, early)
+                    && self.writes.is_remembered(*id, late.ended);
                 if must_know && !seen.ids().contains(id) {
                     return Some(Fall { kind: Kind::Back, id: *id, early, late });
                 }

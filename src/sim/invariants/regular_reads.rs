@@ -33,7 +33,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
             let (write, reader) = (&history.operations[write], &history.operations[read]);
             let Some((r, seen)) = reader.as_answered() else { continue };
             let evidence = format!(
-                "{:?} of c{} was committed at {}; c{} read from {:?} between {} and {} and was shown {:?}, and nobody \
+                "{} of c{} was committed at {}; c{} read from {:?} between {} and {} and was shown {:?}, and nobody \
                  who had been shown that write wrote anything that led there",
                 write.action,
                 write.client,

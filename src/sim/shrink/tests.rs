@@ -1,10 +1,10 @@
 //! Planted bugs shrink to runs that a person can follow.
 
-use super::super::planted::Planted;
+use super::super::planted::{Planted, Planting};
 use super::*;
 
 fn failing(planted: Planted, invariant: Invariant) -> Options {
-    let seeds = (0..50).map(|seed| Options { planted: Some(planted), ..Options::new(seed) });
+    let seeds = (0..50).map(|seed| Options { planted: Some(Planting::Alone(planted)), ..Options::new(seed) });
     let fails = |options: &Options| {
         let report = super::super::judged(options);
         report.violations.first().is_some_and(|violation| violation.invariant == invariant)
