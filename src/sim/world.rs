@@ -6,6 +6,7 @@ mod disks;
 mod faulty;
 mod messages;
 mod playing;
+mod scheduled;
 pub(super) mod scripted;
 mod watch;
 
@@ -41,6 +42,7 @@ use crate::protocol::rng::Rng;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Request};
 use crate::protocol::wire::peer::PeerMessage;
+use scheduled::Scheduled;
 
 /// How long a cluster without faults may take until all of its nodes serve.
 const FOUNDING_MAX: Duration = Duration::from_secs(30);
@@ -86,12 +88,6 @@ enum Relief {
     Unclogged((usize, usize)),
     DiskIsFastAgain { host: usize, slowness: u64 },
     DiskHasRoom { host: usize },
-}
-
-struct Scheduled {
-    at: Moment,
-    sequence: u64,
-    event: Event,
 }
 
 /// The world of one run.
@@ -584,25 +580,5 @@ impl Event {
             | Event::Asked { host, .. } => Some(*host),
             _ => None,
         }
-    }
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Scheduled) -> bool {
-        (self.at, self.sequence) == (other.at, other.sequence)
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
     }
 }
