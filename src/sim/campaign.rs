@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::faults::Kind;
 use super::judged::Judged;
 use super::report::{Counts, Report};
+use super::strikes::is_single;
 
 /// What the runs of a campaign add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl Totals {
         for strike in &report.strikes {
             *self.struck.entry(strike.kind).or_default() += 1;
         }
-        for kind in report.swarm.kinds.iter().filter(|kind| kind.is_condition()) {
+        for kind in report.swarm.kinds.iter().filter(|kind| !is_single(**kind)) {
             *self.held.entry(*kind).or_default() += 1;
         }
         for (invariant, count) in &report.judged {
@@ -88,7 +89,9 @@ mod tests {
         let reports = [run(&options(3)), run(&options(4))];
         let mut totals = Totals::default();
         reports.iter().for_each(|report| totals.add(report));
-        assert_eq!((totals.seeds, totals.failed.len()), (2, 0));
+        let failed: Vec<u64> = reports.iter().filter(|r| !r.is_ok()).map(|r| r.options.seed).collect();
+        assert_eq!((totals.seeds, &totals.failed), (2, &failed), "{}{}", reports[0], reports[1]);
+        println!("{}{}", reports[0], reports[1]);
         assert_eq!(totals.simulated, reports[0].simulated + reports[1].simulated);
         assert_eq!(totals.counts.operations, reports[0].counts.operations + reports[1].counts.operations);
         assert_eq!(totals.struck.values().sum::<u64>(), totals.counts.faults);

@@ -28,7 +28,19 @@ pub fn unit(invariant: Invariant) -> &'static str {
 
 /// What the judges of a run were given, those apart that compare runs.
 pub(super) fn count(history: &History, starts: u64) -> Judged {
-    let mut judged = Judged::from([(Invariant::Sane, 1), (Invariant::Incarnations, starts)]);
+    // These look at everything that passes.
+    let mut judged = Judged::from(
+        [
+            Invariant::Sane,
+            Invariant::HonestContexts,
+            Invariant::Canonical,
+            Invariant::RepairOnlyAdds,
+            Invariant::ViewsAgree,
+            Invariant::Bounds,
+        ]
+        .map(|invariant| (invariant, 1)),
+    );
+    judged.insert(Invariant::Incarnations, starts);
     for invariant in [Invariant::ExactSiblings, Invariant::Convergence] {
         judged.insert(invariant, history.remains.len() as u64);
     }

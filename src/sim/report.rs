@@ -10,7 +10,7 @@ use super::invariants::Violation;
 use super::judged::Judged;
 use super::options::Options;
 use super::story::Story;
-use super::strikes::Strike;
+use super::strikes::{Strike, is_single};
 use super::trace::Holding;
 pub use super::trace::{Line, Topic};
 use crate::protocol::time::Moment;
@@ -120,9 +120,8 @@ impl Report {
             *struck.entry(strike.kind).or_default() += 1;
         }
         let struck = struck.into_iter().map(|(kind, count)| format!("{count} {}", kind.name()));
-        let is_mere_condition =
-            |kind: &&Kind| kind.is_condition() && !matches!(kind, Kind::CrashApplied | Kind::CrashDurable);
-        let held = self.swarm.kinds.iter().filter(is_mere_condition).map(|kind| kind.name().to_owned());
+        let held =
+            self.swarm.kinds.iter().filter(|kind| !is_single(**kind)).map(|kind| kind.name().to_owned());
         let all: Vec<String> = struck.chain(held).collect();
         if all.is_empty() { "none".to_owned() } else { all.join(", ") }
     }

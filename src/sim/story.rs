@@ -17,7 +17,7 @@ use super::report::{Line, Report, Topic, counted};
 use crate::protocol::time::Moment;
 
 /// The most lines that a story tells; the trace has them all.
-const LINES_MAX: usize = 90;
+const LINES_MAX: usize = 60;
 
 /// If there are more faults, starts and stops than this, only those around the violation are told.
 const FAULTS_MAX: usize = 30;
@@ -130,7 +130,7 @@ impl Plot<'_> {
 
     /// Marks what the clients did that decides.
     fn mark(&self, told: &mut [Told]) {
-        let until = self.violation.span.map(|(_, until)| until);
+        let (from, until) = self.violation.span.unzip();
         let of_key = self.history.operations.iter().filter(|op| Some(&op.key) == self.violation.key.as_ref());
         for operation in of_key {
             let (asked, answered) = match &operation.action {
@@ -139,6 +139,8 @@ impl Plot<'_> {
                 Action::Read { .. } | Action::Compare if Some(operation.ended) == until => {
                     ("", "here it shows")
                 }
+                // Where a violation begins that is about no single write.
+                _ if self.named.is_empty() && Some(operation.invoked) == from => ("", ""),
                 _ => continue,
             };
             let client = format!("c{}", operation.client);

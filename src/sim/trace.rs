@@ -261,8 +261,12 @@ pub(super) fn show_answer(answer: &Answer) -> String {
         }
         Answer::Read(read) => {
             format!(
-                "unavailable{}",
-                read.problem.as_ref().map_or(String::new(), |p| format!(": {}", p.message))
+                "unavailable: {}",
+                read.problem.as_ref().map_or("", |problem| problem
+                    .message
+                    .split("; try")
+                    .next()
+                    .unwrap_or(""))
             )
         }
         Answer::Refused(problem) => format!("refused, {}: {}", problem.code.name(), problem.message),

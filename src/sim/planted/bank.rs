@@ -109,7 +109,7 @@ pub(super) const BANK: &[Entry] = &[
         seen_in: "scylladb#7258",
         profile: profiles::TIMEOUTS,
         judges: &[Outcomes],
-        budget: 50,
+        budget: 200,
     },
     Entry {
         bug: Planted::SumsOutliveACrash,
@@ -226,7 +226,7 @@ pub(super) const BANK: &[Entry] = &[
         seen_in: OWN,
         profile: profiles::CRASHES,
         judges: &[NoLostWrite, RegularReads],
-        budget: 50,
+        budget: 200,
     },
     Entry {
         bug: Planted::ClockFollowsTheWall,
@@ -262,7 +262,7 @@ pub(super) const BANK: &[Entry] = &[
         seen_in: OWN,
         profile: profiles::ABSENCES,
         judges: &[NoLostWrite, RegularReads],
-        budget: 100,
+        budget: 200,
     },
     Entry {
         bug: Planted::LoggedAsNotApplied,

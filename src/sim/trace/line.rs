@@ -55,7 +55,7 @@ impl Line {
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}  {:<9} {}", clock::show(self.at), self.who, self.text)
+        write!(f, "{}  {:<10} {}", clock::show(self.at), self.who, self.text)
     }
 }
 
@@ -66,8 +66,8 @@ mod tests {
     #[test]
     fn who_stands_in_a_column_of_its_own() {
         let line = |text: &str| Line::told(Moment(1_500_000), Topic::Fault, text.to_owned()).to_string();
-        assert_eq!(line("n12 starts"), "  1.500000  n12       starts");
-        assert_eq!(line("cut for 3s: n1 | n2"), "  1.500000            cut for 3s: n1 | n2");
-        assert_eq!(line("nobody starts"), "  1.500000            nobody starts");
+        assert_eq!(line("n12 starts"), "  1.500000  n12        starts");
+        assert_eq!(line("cut for 3s: n1 | n2"), "  1.500000             cut for 3s: n1 | n2");
+        assert_eq!(line("nobody starts"), "  1.500000             nobody starts");
     }
 }
