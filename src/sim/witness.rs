@@ -23,7 +23,7 @@ use super::invariants::honest_contexts::{Birth, Book, Holding};
 use super::invariants::one_dot_one_value::Dots;
 use super::invariants::repair_only_adds::{self, Duties};
 use super::invariants::{Invariant, Violation};
-use crate::protocol::causality::{Applied, Change, Dot, Record};
+use crate::protocol::causality::{Applied, Change, Dot, OperationId, Record, Refusal};
 use crate::protocol::id::NodeId;
 use crate::protocol::input::Input;
 use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, Stored, Ticket};
@@ -69,7 +69,7 @@ struct Replica {
 enum Asked {
     Read,
     Merge(Holding),
-    Put { birth: Birth, base: Option<Holding> },
+    Put { birth: Birth, base: Option<Holding>, operation: OperationId },
 }
 
 impl Witness {
@@ -150,7 +150,7 @@ impl Witness {
                     self.report(Invariant::RepairOnlyAdds, host, key, (now, now), &evidence);
                 }
                 let base = put.base.as_ref().map(Holding::of);
-                (ticket, key, Asked::Put { birth: Birth::from(put), base })
+                (ticket, key, Asked::Put { birth: Birth::from(put), base, operation: put.operation })
             }
             DiskRequest::Meta { .. } => return,
         };
@@ -233,12 +233,17 @@ impl Witness {
                 let (record, is_adopted) = match applied {
                     Applied::Changed { record, .. } | Applied::Unchanged { record } => (record, false),
                     Applied::Adopted { record, .. } => (record, true),
-                    Applied::Refused(_) => return,
+                    Applied::Refused(refusal) => {
+                        if let (Refusal::Behind, Asked::Put { operation, .. }) = (refusal, asked) {
+                            watched.duties.undone(operation);
+                        }
+                        return;
+                    }
                 };
                 let (birth, sources) = match asked {
                     Asked::Read => return,
                     Asked::Merge(merged) => (None, vec![merged]),
-                    Asked::Put { birth, base } => {
+                    Asked::Put { birth, base, .. } => {
                         ((!is_adopted).then_some(birth), base.into_iter().collect())
                     }
                 };

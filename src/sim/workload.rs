@@ -220,6 +220,8 @@ impl Workload {
                     let code = written.problem.map(|problem| problem.code);
                     if code == Some(Code::BadRequest) && self.is_time_disputed(client, sight) {
                         self.start_over(client, sight.now, wishes);
+                    } else if code.is_some_and(|code| self.is_full(client, code)) {
+                        self.excuse(client, sight.now, wishes);
                     } else {
                         self.failed(client, sight, wishes);
                     }

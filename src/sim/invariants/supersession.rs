@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::super::history::{Basis, History, WriteId, WriteOf};
-use crate::protocol::causality::{OPERATION_LIFETIME, OPERATIONS_MAX};
+use super::super::history::{Basis, Ending, History, WriteId, WriteOf};
+use crate::protocol::causality::{Dot, OPERATION_LIFETIME, OPERATIONS_MAX};
 use crate::protocol::time::Moment;
 
 /// Operations are ordered by the time of the nodes that their clients learned it from. In histories whose retries are exact
@@ -20,6 +20,8 @@ pub(super) struct Writes<'a> {
     /// When the writes that may have happened began, in order.
     begun: Vec<Moment>,
     retries_are_exact: bool,
+    /// The dots under which anybody saw each value; none if somebody was told that it is stored, but not under which.
+    dots: BTreeMap<WriteId, Option<Dot>>,
 }
 
 impl<'a> Writes<'a> {
@@ -30,7 +32,22 @@ impl<'a> Writes<'a> {
             sweeping: Vec::new(),
             begun: Vec::new(),
             retries_are_exact: history.retries_are_exact,
+            dots: BTreeMap::new(),
         };
+        let mut seen_under = |id: WriteId, dot: Option<Dot>| {
+            let known = writes.dots.entry(id).or_insert(dot);
+            *known = known.filter(|known| Some(*known) == dot);
+        };
+        for &index in operations {
+            let operation = &history.operations[index];
+            match (operation.as_write(index), &operation.ending) {
+                (Some(write), Ending::Committed(dot)) => seen_under(write.id, *dot),
+                (_, Ending::Answered(seen)) => {
+                    seen.values.iter().for_each(|(id, dot)| seen_under(*id, Some(*dot)));
+                }
+                _ => {}
+            }
+        }
         for &index in operations {
             let Some(write) = history.operations[index].as_write(index) else { continue };
             match write.basis {
@@ -55,6 +72,15 @@ impl<'a> Writes<'a> {
         self.by_id.get(&id)
     }
 
+    /// Whether everybody saw this value under the same dot.
+    ///
+    /// Each attempt of a write may have a dot of its own. Then one client may be shown the one and supersede it while
+    /// another is shown the other, until their owners have met; with a single dot a context that covers the value
+    /// covers it everywhere.
+    pub(super) fn has_one_dot(&self, id: WriteId) -> bool {
+        self.dots.get(&id).is_some_and(Option::is_some)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &WriteOf<'a>> {
         self.by_id.values()
     }
@@ -65,6 +91,17 @@ impl<'a> Writes<'a> {
     ///
     /// A delete ends the chain, since a deletion cannot be shown.
     pub(super) fn is_explained(&self, missing: WriteId, visible: &BTreeSet<WriteId>, until: Moment) -> bool {
+        self.is_explained_by(missing, visible, until, |_| true)
+    }
+
+    /// The same, by writes only that somebody who was shown `visible` may know of.
+    pub(super) fn is_explained_by(
+        &self,
+        missing: WriteId,
+        visible: &BTreeSet<WriteId>,
+        until: Moment,
+        may_know: impl Fn(WriteId) -> bool,
+    ) -> bool {
         let mut waiting = vec![missing];
         let mut met = BTreeSet::new();
         while let Some(id) = waiting.pop() {
@@ -76,7 +113,7 @@ impl<'a> Writes<'a> {
             }
             for successor in self.successors.get(&id).into_iter().flatten() {
                 let Some(write) = self.get(*successor) else { continue };
-                if !write.is_possible() || write.operation.invoked >= until {
+                if !write.is_possible() || write.operation.invoked >= until || !may_know(*successor) {
                     continue;
                 }
                 if write.deletes {
@@ -111,5 +148,39 @@ impl<'a> Writes<'a> {
             };
             delete.is_possible() && delete.operation.invoked < until && swept.operation.invoked < ended
         })
+    }
+}
+
+/// Values that may not be shown any more, if each [has one dot](Writes::has_one_dot).
+#[derive(Default)]
+pub(super) struct Superseded(BTreeSet<WriteId>);
+
+impl Superseded {
+    pub(super) fn contains(&self, id: WriteId) -> bool {
+        self.0.contains(&id)
+    }
+
+    /// This write has happened: what it may supersede is superseded, and all that came before. Each value is visited once.
+    ///
+    /// Returns what was not superseded before.
+    pub(super) fn by(&mut self, writes: &Writes<'_>, id: WriteId) -> BTreeSet<WriteId> {
+        let new = self.beside(writes, [id]);
+        self.0.extend(&new);
+        new
+    }
+
+    /// What else is superseded for somebody who was shown these.
+    pub(super) fn beside(
+        &self,
+        writes: &Writes<'_>,
+        shown: impl IntoIterator<Item = WriteId>,
+    ) -> BTreeSet<WriteId> {
+        let mut waiting: Vec<WriteId> = shown.into_iter().collect();
+        let mut found = BTreeSet::new();
+        while let Some(id) = waiting.pop() {
+            let Some(Basis::Shown(basis)) = writes.get(id).map(|write| write.basis) else { continue };
+            waiting.extend(basis.iter().filter(|id| !self.contains(**id) && found.insert(**id)));
+        }
+        found
     }
 }

@@ -109,7 +109,7 @@ pub(super) const BANK: &[Entry] = &[
         seen_in: "scylladb#7258",
         profile: profiles::TIMEOUTS,
         judges: &[Outcomes],
-        budget: 50,
+        budget: 200,
     },
     Entry {
         bug: Planted::LimitOnRepairs,
@@ -217,7 +217,7 @@ pub(super) const BANK: &[Entry] = &[
         seen_in: OWN,
         profile: profiles::CRASHES,
         judges: &[NoLostWrite, RegularReads],
-        budget: 50,
+        budget: 200,
     },
     Entry {
         bug: Planted::ClockFollowsTheWall,
@@ -253,7 +253,7 @@ pub(super) const BANK: &[Entry] = &[
         seen_in: OWN,
         profile: profiles::ABSENCES,
         judges: &[NoLostWrite, RegularReads],
-        budget: 100,
+        budget: 200,
     },
     Entry {
         bug: Planted::LoggedAsNotApplied,

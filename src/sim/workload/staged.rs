@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Client, Sight, Step, Wish, Workload};
+use crate::protocol::config::Limits;
 use crate::protocol::rng::Rng;
 use crate::protocol::time::Moment;
-use crate::protocol::wire::client::Level;
+use crate::protocol::wire::client::{Code, Level};
 
 /// How soon an operation in the core has to succeed, with as many attempts as it takes.
 const CORE_DEADLINE: Duration = Duration::from_secs(5);
@@ -140,6 +141,19 @@ impl Workload {
         let times = || hosts.iter().filter_map(|&host| sight.times.get(host));
         let (earliest, latest) = (times().min(), times().max());
         earliest.zip(latest).is_some_and(|(earliest, latest)| *latest > earliest.plus(DISPUTED))
+    }
+
+    /// Whether a write that the cluster owes was refused by a cap that was drawn so low that honest use meets it: for a minute
+    /// the marks of earlier operations alone can fill such a record. Under the real caps the write stays owed.
+    pub(super) fn is_full(&self, client: usize, code: Code) -> bool {
+        let is_cap = matches!(code, Code::RecordTooLarge | Code::TooManySiblings);
+        is_cap && self.clients[client].owed_by.is_some() && self.profile.limits != Limits::default()
+    }
+
+    /// What was owed is owed no more, and the client goes on with what comes next.
+    pub(super) fn excuse(&mut self, client: usize, now: Moment, wishes: &mut Vec<Wish>) {
+        self.clients[client].script.pop_front();
+        self.start_over(client, now, wishes);
     }
 
     /// Whether a client waits for an answer.
