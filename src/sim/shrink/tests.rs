@@ -5,7 +5,8 @@ use super::*;
 
 /// A run in which the bug shows, and how.
 fn failing(planted: Planted) -> (Options, Invariant) {
-    let mut seeds = (0..50).map(|seed| Options { planted: Some(planted), ..Options::new(seed) });
+    let mut seeds =
+        (0..50).map(|seed| Options { planted: Some(Planting::Alone(planted)), ..Options::new(seed) });
     let found = seeds.find_map(|options| {
         let report = super::super::judged(&options);
         report.violations.first().map(|violation| (options, violation.invariant))

@@ -66,8 +66,9 @@ fn what_says_nothing_of_the_write_is_folded_and_what_decides_stays() {
 
 #[test]
 fn the_story_of_a_planted_bug_shows_the_write_and_the_read() {
-    let mut reports = (0..50)
-        .map(|seed| run(&Options { planted: Some(Planted::UnknownAsNotApplied), ..Options::new(seed) }));
+    let mut reports = (0..50).map(|seed| {
+        run(&Options { planted: Some(Planting::Alone(Planted::UnknownAsNotApplied)), ..Options::new(seed) })
+    });
     let fails =
         |report: &Report| report.violations.first().is_some_and(|v| v.invariant == Invariant::Outcomes);
     let report = reports.find(fails).expect("it is found");
