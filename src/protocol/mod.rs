@@ -15,6 +15,8 @@ pub mod input;
 pub mod membership;
 pub mod node;
 pub mod output;
+#[cfg(test)]
+pub(crate) mod planted;
 pub mod replication;
 pub mod ring;
 pub mod rng;

@@ -1,5 +1,6 @@
 //! One node of a cluster, as a state machine.
 
+mod gauges;
 mod start;
 
 use std::net::SocketAddr;
@@ -12,6 +13,8 @@ use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, RequestId, Sess
 use crate::protocol::input::Input;
 use crate::protocol::membership::{Effect, Membership, PersistToken};
 use crate::protocol::output::{Destination, Notice, Output};
+#[cfg(test)]
+use crate::protocol::planted::{self, Planted};
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::coordinator::{Coordinator, Event};
 use crate::protocol::replication::desk::{Desk, Errand, Vigil};
@@ -26,6 +29,7 @@ use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::client::{Answer, Code, Problem, Request, Status, Topology};
 use crate::protocol::wire::peer::{Hello, PeerMessage, PeerRefusal};
 
+pub use gauges::Gauges;
 pub use start::{Identity, Start, StartError};
 
 /// One node of a cluster: routes inputs to the parts that own the rules, and owns those parts. It holds no algorithm.
@@ -529,6 +533,10 @@ impl Node {
 
 impl Peers for Membership {
     fn is_reachable(&self, node: NodeId) -> bool {
+        #[cfg(test)]
+        if planted::is(Planted::HearsayRoutes) {
+            return self.health(node) == Some(crate::protocol::wire::client::Health::Alive);
+        }
         Membership::is_reachable(self, node)
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::protocol::causality::Refusal;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::engine::Engine;
 use crate::protocol::storage::log::{Group, LogId, Scan, Scanner, SegmentName};
@@ -33,6 +34,8 @@ pub(super) struct Disk {
     /// The position of the checkpoint whose entry is not yet synced, and its low-water mark.
     checkpoint: Option<(Lsn, Lsn)>,
     durable_start: Option<Bytes>,
+    /// There is no room for anything new.
+    pub(super) is_full: bool,
 }
 
 #[derive(Debug)]
@@ -43,7 +46,7 @@ enum Content {
     Closed(MemoryStore),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Segment {
     generation: u64,
     bytes: Vec<u8>,
@@ -81,6 +84,7 @@ impl Disk {
             writing: None,
             checkpoint: None,
             durable_start: None,
+            is_full: false,
         }
     }
 
@@ -116,6 +120,7 @@ impl Disk {
     pub(super) fn execute(&mut self) -> Result<Vec<DiskReply>, String> {
         let Content::Open(engine) = &mut self.content else { return Ok(Vec::new()) };
         let mut replies = Vec::with_capacity(self.queue.len());
+        engine.refuse(self.is_full.then_some(Refusal::DiskFull));
         for request in self.queue.drain(..) {
             engine.submit(request, &mut replies).map_err(|error| error.to_string())?;
         }
@@ -226,6 +231,25 @@ impl Disk {
     pub(super) fn start_is_durable(&self) -> bool {
         let Content::Open(engine) = &self.content else { return false };
         self.durable_start.is_some() && engine.meta().get(&MetaKey::Start) == self.durable_start.as_ref()
+    }
+
+    /// The directory of a node that does not run, as somebody may copy it.
+    #[cfg(test)]
+    pub(super) fn copy(&self) -> Disk {
+        let store = match &self.content {
+            Content::Closed(store) => store.clone(),
+            Content::Open(_) => MemoryStore::default(),
+        };
+        Disk {
+            log: self.log,
+            segments: self.segments.clone(),
+            content: Content::Closed(store),
+            queue: Vec::new(),
+            writing: None,
+            checkpoint: None,
+            durable_start: self.durable_start.clone(),
+            is_full: false,
+        }
     }
 
     /// A bug to be found: the disk forgets a record without a word. Returns whether it held any.

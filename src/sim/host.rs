@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::disk::Disk;
+use crate::protocol::causality::ClusterSecret;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::NodeId;
 use crate::protocol::node::Node;
@@ -29,6 +30,12 @@ pub(super) struct Host {
     pub(super) paused_until: Moment,
     /// How much slower its disk is than usual, in thousandths more.
     pub(super) slowness: u64,
+    /// Whether a node that ran here ever served.
+    pub(super) has_served: bool,
+    /// It stays as it is until everything heals, down if it is down.
+    pub(super) is_frozen: bool,
+    /// Its next sync fails.
+    pub(super) sync_fails: bool,
 }
 
 /// A running process.
@@ -42,6 +49,13 @@ pub(super) struct Process {
     pub(super) disk_is_busy: bool,
     /// It is stopping in good order.
     pub(super) is_stopping: bool,
+}
+
+impl Process {
+    /// What the node seals contexts with, once its cluster is founded.
+    pub(super) fn secret(&self) -> Option<&ClusterSecret> {
+        self.node.membership().cluster().map(|cluster| &cluster.secret)
+    }
 }
 
 impl Host {

@@ -322,7 +322,7 @@ fn a_record_that_knows_more_of_the_own_actor_costs_it_once() {
         dot: crate::protocol::causality::Dot { actor, at: Timestamp(7) },
         value: None,
         operation: OperationId { started: WALL, nonce: 3 },
-        base: None,
+        base: Some(Record::default()),
         limits: Default::default(),
     };
     let change = crate::protocol::causality::Change::Put(forgotten);

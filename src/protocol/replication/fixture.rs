@@ -535,7 +535,7 @@ fn write_on(before: Option<&Record>, at: u64, value: Option<&'static str>) -> Re
         dot: Dot { actor: OTHER, at: Timestamp(at) },
         value: value.map(|value| Bytes::from_static(value.as_bytes())),
         operation: OperationId { started: WallTime(WALL.0 - 1_000), nonce: 1_000_000 + at },
-        base: None,
+        base: Some(Record::default()),
         limits: Limits::default(),
     });
     match Record::apply(&change, before) {

@@ -9,7 +9,8 @@
 //!
 //! Not judged either while the clocks of the nodes disagree by more than the lifetime of an operation id: then records forget
 //! operations too early, and a second attempt (a node makes some of its own, when it passes a request on) can bring a
-//! value back. That limit is documented.
+//! value back. That limit is documented, and so is the other one: a record knows the newest 64 operations of its key, and a
+//! value that was written before them may come back with an attempt that is still under way.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,7 +43,8 @@ pub fn judge(history: &History) -> Vec<Violation> {
             let (_, seen) = read.as_answered().filter(|(r, _)| r.of(history.owners) == history.owners)?;
             let visible: BTreeSet<WriteId> = seen.ids();
             let mut back = visible.iter().filter_map(|id| dead.get(id).map(|by| (*id, *by)));
-            back.find(|(_, (since, _))| *since < read.invoked).map(|(id, by)| (read, id, by))
+            back.find(|(id, (since, _))| *since < read.invoked && writes.is_remembered(*id, read.ended))
+                .map(|(id, by)| (read, id, by))
         });
         if let Some((read, id, (since, by))) = back {
             let evidence = format!(
@@ -90,6 +92,19 @@ mod tests {
         story.put(3, &[], 40..50).unknown_put(4, &[3], 52..55).read_of(Level::All, &[2, 3], 60..70);
         story.read(&[1], 80..90).remains(&[2, 4]);
         assert_eq!(judge(&story.history), []);
+    }
+
+    #[test]
+    fn a_late_attempt_of_an_operation_that_records_forgot_may_bring_a_value_back() {
+        for (others, violations) in [(62, 1), (70, 0)] {
+            let mut story = Story::new(3);
+            story.put(1, &[], 0..10).delete(2, &[1], 20..30);
+            for id in 3..3 + others {
+                story.put(id, &[], 40..50);
+            }
+            story.read_of(Level::All, &[1], 60..70);
+            assert_eq!(judge(&story.history).len(), violations, "{others}");
+        }
     }
 
     #[test]

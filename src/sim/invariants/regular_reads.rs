@@ -37,7 +37,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
             let (write, reader) = (&history.operations[write], &history.operations[read]);
             let Some((r, seen)) = reader.as_answered() else { continue };
             let evidence = format!(
-                "{:?} of c{} ended at {} ({}); c{} read from {:?} between {} and {} and was shown {:?}, {}",
+                "{} of c{} ended at {} ({}); c{} read from {:?} between {} and {} and was shown {:?}, {}",
                 write.action,
                 write.client,
                 seconds(write.ended),

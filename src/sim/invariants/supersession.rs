@@ -1,10 +1,15 @@
 //! Which writes may have taken the place of which: the chain of what clients were shown.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::super::history::{Basis, Ending, History, WriteId, WriteOf};
-use crate::protocol::causality::Dot;
+use crate::protocol::causality::{Dot, OPERATION_LIFETIME, OPERATIONS_MAX};
 use crate::protocol::time::Moment;
+
+/// Operations are ordered by the time of the nodes that their clients learned it from. In histories whose retries are exact
+/// those clocks differ by so little that this covers it.
+const CLOCKS_DIFFER_MAX: Duration = Duration::from_secs(5);
 
 /// The writes of one key.
 pub(super) struct Writes<'a> {
@@ -12,6 +17,8 @@ pub(super) struct Writes<'a> {
     successors: BTreeMap<WriteId, Vec<WriteId>>,
     /// Deletes that looked for themselves what there was to delete.
     sweeping: Vec<WriteId>,
+    /// When the writes that may have happened began, in order.
+    begun: Vec<Moment>,
     retries_are_exact: bool,
     /// The dots under which anybody saw each value; none if somebody was told that it is stored, but not under which.
     dots: BTreeMap<WriteId, Option<Dot>>,
@@ -23,6 +30,7 @@ impl<'a> Writes<'a> {
             by_id: BTreeMap::new(),
             successors: BTreeMap::new(),
             sweeping: Vec::new(),
+            begun: Vec::new(),
             retries_are_exact: history.retries_are_exact,
             dots: BTreeMap::new(),
         };
@@ -49,9 +57,14 @@ impl<'a> Writes<'a> {
                     }
                 }
                 Basis::WhateverIsThere => writes.sweeping.push(write.id),
+                Basis::Nothing => {}
+            }
+            if write.is_possible() {
+                writes.begun.push(write.operation.invoked);
             }
             writes.by_id.insert(write.id, write);
         }
+        writes.begun.sort_unstable();
         writes
     }
 
@@ -110,6 +123,17 @@ impl<'a> Writes<'a> {
             }
         }
         false
+    }
+
+    /// Whether every record that a reader met before `until` had to recognise another attempt of this write. Records know the
+    /// newest [`OPERATIONS_MAX`] operations of their key only; behind so many newer ones an attempt that arrives late, but
+    /// within its lifetime, is taken for a new write, and its value comes back. That limit is documented.
+    pub(super) fn is_remembered(&self, id: WriteId, until: Moment) -> bool {
+        let Some(write) = self.get(id) else { return true };
+        let invoked = write.operation.invoked;
+        let last = until.min(invoked + OPERATION_LIFETIME);
+        let before = |moment| self.begun.partition_point(|begun| *begun < moment);
+        before(last) - before(invoked - CLOCKS_DIFFER_MAX) <= OPERATIONS_MAX
     }
 
     /// Whether a delete without a context may have found this write.

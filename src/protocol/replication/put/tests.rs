@@ -397,3 +397,42 @@ fn a_node_between_two_actors_writes_nothing() {
     assert_eq!(outcome(&out), (Outcome::NotApplied, Some(Code::NotReady)));
     assert!(story.waiting.is_empty());
 }
+
+#[test]
+fn a_coordinator_that_has_missed_what_the_client_saw_asks_a_majority_first() {
+    let mut story = Story::new();
+    let seen = written(7, Some("v1"));
+    let context = Some(story.context(&seen));
+    story.ask(Request::Write(Write { context: context.clone(), ..put("v2") }));
+    let out = story.execute();
+    assert_eq!(out, [story.fetch(B)], "its own disk is asked again, too");
+    story.execute();
+    assert_eq!(story.fetched_from(B, Some(&seen)), []);
+    story.execute();
+    let record = story.stored();
+    assert_eq!(record.values(), ["v2"]);
+    // The mark of the operation that v1 came from is what a second attempt of it will be recognised by.
+    assert!(mark(&record, seen.operations().iter().next().unwrap().operation).is_some());
+
+    // Nobody can be asked: a client that wants one copy gets it.
+    let mut story = Story::new();
+    story.peers.gone = vec![B, C];
+    story.ask(Request::Write(Write { context, w: Level::One, ..put("v2") }));
+    story.execute();
+    story.execute();
+    assert_eq!(written_answer(&story.sync()).outcome, Outcome::Committed);
+}
+
+#[test]
+fn a_coordinator_that_has_missed_something_goes_on_when_those_whom_it_asked_go_away() {
+    let mut story = Story::new();
+    let seen = written(7, Some("v1"));
+    let context = Some(story.context(&seen));
+    story.ask(Request::Write(Write { context, w: Level::One, ..put("v2") }));
+    story.execute();
+    story.execute();
+    story.peers.gone = vec![B, C];
+    story.pass(story.config.resend_after);
+    story.execute();
+    assert_eq!(written_answer(&story.sync()).outcome, Outcome::Committed);
+}

@@ -13,7 +13,7 @@ pub(crate) fn put(number: u64, value: Option<&[u8]>) -> Change {
         dot: Dot { actor: Actor(1), at: Timestamp(number) },
         value: value.map(Bytes::copy_from_slice),
         operation: OperationId { started: WallTime(1_000), nonce: number },
-        base: None,
+        base: Some(Record::default()),
         limits: Limits::default(),
     })
 }
