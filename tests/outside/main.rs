@@ -212,7 +212,7 @@ fn real(worlds: usize) -> Vec<History> {
 
 /// A history of its own for each key: its first operations, without what comes after them.
 ///
-/// What comes later can only be left out if nothing that stays was shown it. Comparisons are no reads; deletes that
+/// Writes that come later can only be left out if they began when every read that stays was over. Comparisons are no reads; deletes that
 /// look for themselves are beyond the oracle.
 fn of_keys(history: &History) -> Vec<History> {
     let keys = history.by_key().into_values();
@@ -232,15 +232,13 @@ fn of_keys(history: &History) -> Vec<History> {
 fn is_small(history: &History, end: usize) -> bool {
     let (kept, rest) = history.operations.split_at(end);
     let writes = kept.iter().filter_map(|operation| operation.as_write(0));
-    let later: Vec<_> = rest.iter().filter_map(|operation| Some(operation.as_write(0)?.id)).collect();
-    let shows_later = kept
-        .iter()
-        .filter_map(|operation| operation.as_answered())
-        .any(|(_, seen)| seen.ids().iter().any(|id| later.contains(id)));
+    let later = rest.iter().filter(|operation| operation.as_write(0).is_some());
+    let later = later.map(|operation| operation.invoked).min().unwrap_or(Moment::NEVER);
+    let mut read = kept.iter().filter(|operation| operation.as_answered().is_some());
     writes.clone().count() <= 8
         && kept.len() - writes.clone().count() <= 10
         && !writes.clone().any(|write| *write.basis == Basis::WhateverIsThere)
-        && !shows_later
+        && read.all(|operation| operation.ended < later)
 }
 
 /// Whether the writes form a chain by what their clients had been shown, all quorums are majorities, and all reads atomic.
