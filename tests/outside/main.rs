@@ -237,7 +237,7 @@ fn is_small(history: &History, end: usize) -> bool {
     let mut read = kept.iter().filter(|operation| operation.as_answered().is_some());
     writes.clone().count() <= 8
         && kept.len() - writes.clone().count() <= 10
-        && !writes.clone().any(|write| *write.basis == Basis::WhateverIsThere)
+        && !writes.clone().any(|write| matches!(write.basis, Basis::WhateverIsThere | Basis::Nothing))
         && read.all(|operation| operation.ended < later)
 }
 
