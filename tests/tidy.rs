@@ -70,6 +70,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "src/protocol/antientropy",
+        &["antientropy", "wire", "ring", "storage", "causality", "codec", "config", "id", "rng", "time"],
+    ),
+    (
         "src/protocol/replication",
         &[
             "replication",

@@ -20,6 +20,7 @@ pub(crate) enum Planted {
     UnknownAsNotApplied,
     LimitOnRepairs,
     FutureRefused,
+    SumsOutliveACrash,
     OneDotForTwoPuts,
     EqualDotsDropped,
     DeadForgotten,

@@ -91,7 +91,6 @@ mod tests {
         reports.iter().for_each(|report| totals.add(report));
         let failed: Vec<u64> = reports.iter().filter(|r| !r.is_ok()).map(|r| r.options.seed).collect();
         assert_eq!((totals.seeds, &totals.failed), (2, &failed), "{}{}", reports[0], reports[1]);
-        println!("{}{}", reports[0], reports[1]);
         assert_eq!(totals.simulated, reports[0].simulated + reports[1].simulated);
         assert_eq!(totals.counts.operations, reports[0].counts.operations + reports[1].counts.operations);
         assert_eq!(totals.struck.values().sum::<u64>(), totals.counts.faults);

@@ -38,6 +38,7 @@ use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey};
 use crate::protocol::time::{Timestamp, WallTime};
 use crate::protocol::wire::client::{Answer, Health, Outcome, Request};
+use crate::protocol::wire::exchange::Exchange;
 use crate::protocol::wire::peer::PeerMessage;
 
 /// What is planted in a run.
@@ -159,6 +160,9 @@ impl Bench {
     pub(super) fn crashed(&self, disk: &mut Disk, rng: &mut Rng) {
         if self.is(Planted::LostAsAbsent) {
             disk.forget(rng);
+        }
+        if self.is(Planted::SumsOutliveACrash) {
+            disk.keep_sums();
         }
     }
 
@@ -296,6 +300,16 @@ impl Bench {
                     true => Passage::Nowhere,
                     false => Passage::As(from, message),
                 }
+            }
+            PeerMessage::Exchange(Exchange::Records { digest, items }) => {
+                let latest = Timestamp::at(wall.plus(CLOCK_SKEW_MAX));
+                let is_refused = |record: &Record| {
+                    self.is(Planted::LimitOnRepairs) && record.siblings().len() > limits.siblings_max
+                        || self.is(Planted::FutureRefused)
+                            && record.siblings().iter().any(|sibling| sibling.dot.at > latest)
+                };
+                let items = items.iter().filter(|item| !is_refused(&item.record)).cloned().collect();
+                Passage::As(from, PeerMessage::Exchange(Exchange::Records { digest: *digest, items }))
             }
             PeerMessage::Replicate { request, .. }
                 if self.has(Scaffold::UnmergedAcks) && is_safe && self.rng.chance(100) =>

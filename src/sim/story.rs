@@ -22,6 +22,9 @@ const LINES_MAX: usize = 60;
 /// If there are more faults, starts and stops than this, only those around the violation are told.
 const FAULTS_MAX: usize = 30;
 
+/// The last lines are told whatever they say: a run that is stopped at a violation ends with it.
+const LAST: usize = 8;
+
 /// The last reads of the key that are listed.
 const READS_MAX: usize = 8;
 
@@ -167,10 +170,11 @@ impl Plot<'_> {
     fn fold(&self, told: Vec<Told>) -> Vec<Told> {
         let mut kept: Vec<Told> = Vec::new();
         let mut away: Vec<Told> = Vec::new();
-        for one in told {
+        let last = told.len().saturating_sub(LAST);
+        for (index, one) in told.into_iter().enumerate() {
             let says =
                 self.named.first().is_some_and(|id| words(&one.line.text).any(|word| word == id.to_string()));
-            if one.mark.is_some() || one.line.topic == Topic::Fault || says {
+            if one.mark.is_some() || one.line.topic == Topic::Fault || says || index >= last {
                 kept.extend(folded(&mut away));
                 kept.push(one);
             } else {

@@ -14,6 +14,7 @@ use crate::protocol::id::RequestId;
 use crate::protocol::storage::op::{DiskReply, Stored};
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Level, Outcome, Request};
+use crate::protocol::wire::exchange::Exchange;
 use crate::protocol::wire::peer::PeerMessage;
 
 pub use line::{Line, Topic};
@@ -193,6 +194,26 @@ pub(super) fn show_message(message: &PeerMessage) -> String {
             format!("forwarded{} {}", number(*request), show_answer(answer))
         }
         PeerMessage::Gossip(gossip) => format!("gossip {gossip:?}"),
+        PeerMessage::Exchange(exchange) => show_exchange(exchange),
+    }
+}
+
+/// What two owners say to each other, in a few words.
+fn show_exchange(exchange: &Exchange) -> String {
+    match exchange {
+        Exchange::Compare { id, arcs, .. } => format!("compare #{} {} arcs", id.0, arcs.len()),
+        Exchange::Compared { id, differing, .. } => format!("compared #{} {} differ", id.0, differing.len()),
+        Exchange::Offer { id, arcs, .. } => format!("offer #{} {} arcs", id.0, arcs.len()),
+        Exchange::Records { items, .. } => {
+            let items: Vec<String> = items
+                .iter()
+                .map(|item| format!("{} {}", show_key(&item.key), show_record(&item.record)))
+                .collect();
+            format!("records {}", items.join(", "))
+        }
+        Exchange::Answered { id, lacking, .. } => format!("answered #{} {} lacking", id.0, lacking.len()),
+        Exchange::Refused { id, reason } => format!("refused to exchange #{} {reason:?}", id.0),
+        Exchange::Nudge { slots } => format!("nudge about {slots:?}"),
     }
 }
 
@@ -286,6 +307,11 @@ pub(super) fn show_disk_reply(reply: &DiskReply) -> String {
             Stored::Lost => "disk: reads that the record is lost".to_owned(),
         },
         DiskReply::MetaApplied { lsn, .. } => format!("disk: state replaced, durable with {}", lsn.0),
+        DiskReply::Sums { first, sums, .. } => format!("disk: sums of {} slots from {first}", sums.len()),
+        DiskReply::Listed { page, .. } => {
+            format!("disk: lists {} keys", page.as_ref().map_or(0, |page| page.entries.len()))
+        }
+        DiskReply::ReadMany { found, .. } => format!("disk: read {} keys", found.len()),
         DiskReply::Durable { through } => format!("disk: durable through {}", through.0),
     }
 }

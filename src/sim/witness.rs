@@ -152,7 +152,11 @@ impl Witness {
                 let base = put.base.as_ref().map(Holding::of);
                 (ticket, key, Asked::Put { birth: Birth::from(put), base, operation: put.operation })
             }
-            DiskRequest::Meta { .. } => return,
+            // What exchanges look at shows when it is sent, and what they change comes as merges.
+            DiskRequest::Meta { .. }
+            | DiskRequest::Sums { .. }
+            | DiskRequest::List { .. }
+            | DiskRequest::ReadMany { .. } => return,
         };
         let key = self.number(key);
         self.hosts[host].asked.push_back((*ticket, key, asked));
@@ -208,7 +212,10 @@ impl Witness {
         let (ticket, lsn) = match reply {
             DiskReply::Applied { ticket, lsn, .. } | DiskReply::Read { ticket, lsn, .. } => (*ticket, *lsn),
             DiskReply::Durable { through } => return self.synced(host, *through),
-            DiskReply::MetaApplied { .. } => return,
+            DiskReply::MetaApplied { .. }
+            | DiskReply::Sums { .. }
+            | DiskReply::Listed { .. }
+            | DiskReply::ReadMany { .. } => return,
         };
         let watched = &mut self.hosts[host];
         let Some((_, key, asked)) = watched.asked.pop_front_if(|(asked, ..)| *asked == ticket) else {

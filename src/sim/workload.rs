@@ -147,11 +147,13 @@ impl Workload {
     }
 
     /// The last part of a run: for every key a client of its own that writes it once, reads it from all owners until
-    /// they have converged, and compares what they hold. All of it has to succeed.
+    /// they have converged, and compares what they hold. All of it has to succeed. If they have to heal alone, their
+    /// records are compared before anybody has read them, again and again until they are equal: a read would repair.
     pub(super) fn begin_last_part(
         &mut self,
         now: Moment,
         owed_by: Moment,
+        heals_alone: bool,
         rng: &mut Rng,
         wishes: &mut Vec<Wish>,
     ) {
@@ -161,6 +163,9 @@ impl Workload {
             // Not every key: a write that resolves all siblings would hide some of what went wrong before.
             if rng.chance(500) {
                 script.extend([Step::Read(Level::Majority), Step::Put].map(|step| (key.clone(), step)));
+            }
+            if heals_alone {
+                script.push_back((key.clone(), Step::Compare));
             }
             let last = [Step::Read(Level::All), Step::Read(Level::All), Step::Compare];
             script.extend(last.map(|step| (key.clone(), step)));
@@ -402,7 +407,9 @@ impl Workload {
         }
         if tries_again {
             // Not at once, or a node that refuses everybody would be asked without end.
-            let pause = Duration::from_millis(actor.rng.between(20, 200));
+            // Owners that heal alone take their time.
+            let longer = if ongoing.step == Step::Compare { 5 } else { 1 };
+            let pause = Duration::from_millis(longer * actor.rng.between(20, 200));
             ongoing.attempt_until = sight.now + pause;
             self.wake_when_due(client, wishes);
         } else if ongoing.awaited.is_empty() {
@@ -474,9 +481,9 @@ impl Workload {
             explanation.replicas.into_iter().map(|replica| (replica.node, replica.record.ok())).collect();
         let is_equal = owners.len() == self.history.owners
             && owners.iter().all(|(_, record)| record.is_some() && *record == owners[0].1);
-        if let Some(remains) = self.history.remains.get_mut(key) {
-            remains.owners = owners;
-        }
+        let read = ongoing.index;
+        let remains = self.history.remains.entry(key.clone());
+        remains.or_insert(Remains { read, owners: Vec::new() }).owners = owners;
         match is_equal {
             true => self.end(client, Ending::Equal, sight.now, wishes),
             false => self.failed(client, sight, wishes),

@@ -248,9 +248,13 @@ impl World {
         self.run_until(self.now + SETTLING, |_| false);
         let (now, owed_by) = (self.now, self.now + LAST_PART_MAX);
         let mut rng = self.rng.fork();
-        self.workload.begin_last_part(now, owed_by, &mut rng, &mut self.wishes);
+        let heals_alone = rng.chance(500);
+        self.workload.begin_last_part(now, owed_by, heals_alone, &mut rng, &mut self.wishes);
         self.grant_wishes();
         self.run_until(owed_by + Duration::from_secs(1), |world| world.workload.is_idle());
+        if heals_alone {
+            self.exchange_once_more();
+        }
         self.demand_one_view();
         self.report()
     }

@@ -205,6 +205,8 @@ impl Put {
         for node in holders.silent() {
             if node != scope.own && scope.can_reach(node) {
                 scope.replicate(node, self.request, *actor, &self.write.key, record);
+            } else if node != scope.own {
+                scope.miss(node, &self.write.key);
             }
         }
     }

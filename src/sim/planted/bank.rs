@@ -112,6 +112,15 @@ pub(super) const BANK: &[Entry] = &[
         budget: 200,
     },
     Entry {
+        bug: Planted::SumsOutliveACrash,
+        number: "14",
+        name: "the hash tree is not updated with the record across a crash",
+        seen_in: OWN,
+        profile: profiles::CRASHES_AMONG_MANY,
+        judges: &[Convergence],
+        budget: 100,
+    },
+    Entry {
         bug: Planted::LimitOnRepairs,
         number: "15",
         name: "the limit of siblings holds for repairs too",
@@ -287,7 +296,6 @@ pub(super) const WAITING: &[Waiting] = &[
     waiting("8", "a tombstone is reaped with one owner down", "reaping"),
     waiting("9", "a tombstone is reaped while a hint holds an older dot", "hints, reaping"),
     waiting("10", "a late fallback record kills a re-created key", "hints, reaping"),
-    waiting("14", "the hash tree is not updated with the record across a crash", "exchange of hash trees"),
     waiting("20", "a removed member returns by gossip", "removal of members"),
     waiting(
         "21",

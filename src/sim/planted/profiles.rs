@@ -75,6 +75,17 @@ pub(super) const CRASHES: Profile = Profile {
     ..SWARM
 };
 
+/// The same among many keys that are hardly ever read: what a crash took is still missing in the end.
+pub(super) const CRASHES_AMONG_MANY: Profile = Profile {
+    says: "crashes, many right after *applied*; slow syncs; blind puts to 400 keys",
+    keys: Some(400),
+    clients: |clients| {
+        calm(clients);
+        clients.weights = [1, 1, 98, 0, 0, 0, 0];
+    },
+    ..CRASHES
+};
+
 /// One node is stopped over and over, and old directories of it come back.
 pub(super) const BACKUPS: Profile = Profile {
     says: "stops in good order; a copy of one node's directory is put back now and then",

@@ -135,6 +135,7 @@ hunts! {
     a_put_that_is_coordinated_twice: PutCoordinatedTwice,
     a_retry_that_is_a_new_put: RetryIsANewPut,
     an_unknown_outcome_as_not_applied: UnknownAsNotApplied,
+    sums_that_outlive_a_crash: SumsOutliveACrash,
     a_limit_on_repairs: LimitOnRepairs,
     a_future_that_is_refused: FutureRefused,
     one_dot_for_two_puts: OneDotForTwoPuts,

@@ -48,15 +48,16 @@ fn what_says_nothing_of_the_write_is_folded_and_what_decides_stays() {
     let mut told = plot(&violation, &history).fold(told);
     let texts: Vec<&str> = told.iter().map(|told| told.line.text.as_str()).collect();
     assert_eq!(
-        texts,
+        texts[..5],
         [
             "... 500 more: 500 messages ...",
             "fetch k",
             "... 99 more: 99 messages ...",
             "replicate k [v7]",
-            "... 399 more: 399 messages ...",
+            "... 391 more: 391 messages ...",
         ]
     );
+    assert_eq!(texts.len(), 5 + LAST);
     for _ in 0..7 {
         told.extend(told.clone());
     }
@@ -66,23 +67,17 @@ fn what_says_nothing_of_the_write_is_folded_and_what_decides_stays() {
 
 #[test]
 fn the_story_of_a_planted_bug_shows_the_write_and_the_read() {
-    for (planted, invariant) in
-        [(Planted::BareWrite, Invariant::NoLostWrite), (Planted::UnknownAsNotApplied, Invariant::Outcomes)]
-    {
-        let reports = (0..20)
-            .map(|seed| run(&Options { planted: Some(Planting::Alone(planted)), ..Options::new(seed) }));
-        let fails = |report: &Report| report.violations.first().is_some_and(|v| v.invariant == invariant);
-        let report = reports.into_iter().find(fails).expect("it is found");
-        let text = report.to_string();
-        println!("{text}");
-        let marks: Vec<&str> = text.lines().filter(|line| line.starts_with('>')).collect();
-        let first = &named_in(&report.violations[0].evidence)[0].to_string();
-        assert!(
-            marks.iter().any(|line| line.contains("put") && words(line).any(|word| word == first)),
-            "{text}"
-        );
-        assert!(marks.iter().any(|line| line.contains("<== here it shows")), "{text}");
-        assert!(text.contains("held in the end:") && text.contains("last shown to clients:"), "{text}");
-        assert!(text.lines().count() < LINES_MAX + 60, "{text}");
-    }
+    let mut reports = (0..50).map(|seed| {
+        run(&Options { planted: Some(Planting::Alone(Planted::UnknownAsNotApplied)), ..Options::new(seed) })
+    });
+    let fails =
+        |report: &Report| report.violations.first().is_some_and(|v| v.invariant == Invariant::Outcomes);
+    let report = reports.find(fails).expect("it is found");
+    let text = report.to_string();
+    println!("{text}");
+    let marks: Vec<&str> = text.lines().filter(|line| line.starts_with('>')).collect();
+    assert!(marks.iter().any(|line| line.contains("<== the write that never happened")), "{text}");
+    assert!(marks.iter().any(|line| line.contains("<== here it shows")), "{text}");
+    assert!(text.contains("held in the end:") && text.contains("last shown to clients:"), "{text}");
+    assert!(text.lines().count() < LINES_MAX + 60, "{text}");
 }

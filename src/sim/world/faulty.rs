@@ -4,10 +4,17 @@ use std::time::Duration;
 
 use super::super::faults::{Fault, Kind};
 use super::super::host;
+use super::super::invariants::{Invariant, Violation};
 use super::super::trace::About;
 use super::{Event, Relief, World};
 use crate::protocol::input::Input;
 use crate::protocol::time::Moment;
+
+/// How long exchanges may go on that began before all owners were equal.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// How long nothing may be moved after that: longer than the slowest cycle of exchanges.
+const FURTHER_EXCHANGES: Duration = Duration::from_secs(35);
 
 /// After how many faults the views and rings of the nodes are compared again.
 const COMPARED_EVERY: u64 = 32;
@@ -152,6 +159,23 @@ impl World {
         #[cfg(test)]
         self.planted.crashed(&mut self.hosts[index].disk, &mut self.rng);
         self.schedule(self.now + down, Event::Starts { host: index });
+    }
+
+    /// All owners are equal and nobody writes: whatever exchanges still move, they move without need.
+    pub(super) fn exchange_once_more(&mut self) {
+        // What was begun before the last of them became equal may end.
+        self.run_until(self.now + SETTLED, |_| false);
+        let moved = |world: &World| {
+            let processes = world.hosts.iter().filter_map(|host| host.process.as_ref());
+            processes.map(|process| process.node.exchanges().keys_sent).sum::<u64>()
+        };
+        let before = moved(self);
+        self.run_until(self.now + FURTHER_EXCHANGES, |_| false);
+        let more = moved(self) - before;
+        if more > 0 && self.violations.is_empty() {
+            let evidence = format!("{more} records were sent between owners that were equal for {SETTLED:?}");
+            self.violations.push(Violation::general(Invariant::Convergence, evidence));
+        }
     }
 
     pub(super) fn down_time(&mut self) -> Duration {

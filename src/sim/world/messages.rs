@@ -11,6 +11,7 @@ use crate::protocol::output::Destination;
 #[cfg(test)]
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::wire::client::Request;
+use crate::protocol::wire::exchange::Exchange;
 use crate::protocol::wire::peer::PeerMessage;
 
 /// Of how many messages one is read back from its bytes.
@@ -68,12 +69,23 @@ impl World {
     }
 
     fn judge_message(&mut self, message: &PeerMessage) {
-        let violation = match message {
-            PeerMessage::Replicate { key, record, .. } => self.dots.passed(key, record),
-            PeerMessage::Forward { ask: Request::Write(write), .. } => self.circles.passed_on(write),
-            _ => None,
-        };
-        self.violations.extend(violation);
+        match message {
+            PeerMessage::Replicate { key, record, .. } => {
+                let violation = self.dots.passed(key, record);
+                self.violations.extend(violation);
+            }
+            PeerMessage::Exchange(Exchange::Records { items, .. }) => {
+                for item in items {
+                    let violation = self.dots.passed(&item.key, &item.record);
+                    self.violations.extend(violation);
+                }
+            }
+            PeerMessage::Forward { ask: Request::Write(write), .. } => {
+                let violation = self.circles.passed_on(write);
+                self.violations.extend(violation);
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn deliver(&mut self, to: usize, boot: u64, from: NodeId, message: PeerMessage) {

@@ -228,7 +228,10 @@ impl World {
             }
             DiskReply::MetaApplied { .. } => Some(Cue::Noted(index)),
             DiskReply::Durable { .. } => Some(Cue::Durable(index)),
-            DiskReply::Read { .. } => None,
+            DiskReply::Read { .. }
+            | DiskReply::Sums { .. }
+            | DiskReply::Listed { .. }
+            | DiskReply::ReadMany { .. } => None,
         }
     }
 

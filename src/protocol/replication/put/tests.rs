@@ -3,6 +3,7 @@ use std::time::Duration;
 use crate::protocol::causality::{ContextToken, Dot, Refusal};
 use crate::protocol::id::NodeId;
 use crate::protocol::replication::fixture::*;
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::{Timestamp, WallTime};
 use crate::protocol::wire::client::{Answer, Code, Level, Outcome, Request, Write, Written};
 use crate::protocol::wire::peer::PeerRefusal;
@@ -396,6 +397,14 @@ fn a_node_between_two_actors_writes_nothing() {
     let out = story.ask(Request::Write(put("v1")));
     assert_eq!(outcome(&out), (Outcome::NotApplied, Some(Code::NotReady)));
     assert!(story.waiting.is_empty());
+}
+
+#[test]
+fn an_owner_that_cannot_be_reached_is_noted_as_having_missed_the_write() {
+    let mut story = Story::new();
+    story.peers.gone.push(C);
+    under_way(&mut story, put("v1"));
+    assert_eq!(story.missed, [(C, Slot::of_key(&key()))]);
 }
 
 #[test]
