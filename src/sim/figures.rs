@@ -67,8 +67,11 @@ pub(super) struct Cast {
     pub(super) others: Vec<usize>,
 }
 
+/// What a cast plays.
+type Figure = fn(&Cast, &mut Rng) -> Vec<Act>;
+
 /// All figures, by name. Those that need three owners leave a smaller cast alone.
-pub(super) const FIGURES: [(&str, fn(&Cast, &mut Rng) -> Vec<Act>); 13] = [
+pub(super) const FIGURES: [(&str, Figure); 13] = [
     ("the coordinator dies when one replica has the write", coordinator_dies),
     ("one owner after the other is cut off", owners_in_turn),
     ("a write sleeps through a delete", sleeping_write),
@@ -415,7 +418,7 @@ mod tests {
     use super::*;
 
     /// Every act of many plays of a figure.
-    fn plays(figure: fn(&Cast, &mut Rng) -> Vec<Act>) -> Vec<Vec<Act>> {
+    fn plays(figure: Figure) -> Vec<Vec<Act>> {
         let casts = [
             Cast { owners: vec![2, 0, 1], others: vec![] },
             Cast { owners: vec![4, 1, 0], others: vec![3, 2] },
