@@ -101,7 +101,7 @@ impl Host {
         let slot = Slot::of_key(key);
         self.execute(DiskRequest::Update { ticket: Ticket(0), slot, key: key.clone(), change });
         // Everything is durable and in the store, so that listings meet both the store and what waits for it.
-        if self.ticket % 2 == 0 {
+        if self.ticket.is_multiple_of(2) {
             self.flush();
         }
     }

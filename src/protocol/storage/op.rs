@@ -41,7 +41,6 @@ pub enum MetaKey {
 }
 
 /// What a node asks of its disk.
-#[expect(clippy::large_enum_variant, reason = "the large variant is the common one")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskRequest {
     /// Read, change by [`Record::apply`], log.

@@ -216,9 +216,7 @@ impl<'a> Sweep<'a> {
             let Some(&held) = self.held_since.get(id) else { continue };
             let checked = self.checked.entry(*id).or_default();
             for &(early, seen) in &self.atomic[*checked..self.ended] {
-                let must_know = held < early.invoked
-                    && meets_majorities(self.history, early)
-                    && self.writes.is_remembered(*id, late.ended);
+                let must_know = held < early.invoked && meets_majorities(self.history, early);
                 if must_know && !seen.ids().contains(id) {
                     return Some(Fall { kind: Kind::Back, id: *id, early, late });
                 }
