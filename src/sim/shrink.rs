@@ -30,7 +30,7 @@ const NEIGHBOURS: u64 = 12;
 const CALMER: u64 = 60;
 
 /// Nodes, clients, keys and seconds of runs that a person can follow, the smallest first.
-const SMALL: [(u16, u32, u32, u64); 3] = [(3, 1, 1, 10), (3, 2, 1, 10), (3, 3, 2, 20)];
+const SMALL: [(u16, u32, u32, u64); 4] = [(3, 1, 1, 10), (3, 2, 1, 10), (3, 3, 2, 20), (4, 6, 1, 20)];
 
 /// A failing run made small.
 #[derive(Clone, Debug)]
@@ -129,11 +129,20 @@ pub fn shrink(
     // From here on the kinds are named, which changes nothing and lets them be dropped one by one.
     search.best.options.faults = Some(search.best.swarm.kinds.clone());
     search.best.options.twice = invariant == Invariant::Determinism;
-    search.neighbours();
+    let seed = search.best.options.seed;
+    search.neighbours(seed);
     search.descend();
     // What is left may be small only for its seed: others of its size may do with fewer faults.
     while search.find_calmer() {
         search.descend();
+    }
+    // And if it is not small at all, the runs that are left go to the seeds farther behind.
+    let mut farther = seed;
+    while !search.is_over && !search.is_small() {
+        farther = farther.saturating_add(NEIGHBOURS + 1);
+        if search.neighbours(farther) {
+            search.descend();
+        }
     }
     search.tidy();
     let Search { best, runs, .. } = search;
@@ -205,10 +214,9 @@ impl Search<'_> {
         })
     }
 
-    /// Small runs of this seed and of those behind it: what a large run shows by chance, some small one often shows too, and
+    /// Small runs of a seed and of those behind it: what a large run shows by chance, some small one often shows too, and
     /// everything that follows is faster.
-    fn neighbours(&mut self) {
-        let seed = self.best.options.seed;
+    fn neighbours(&mut self, seed: u64) -> bool {
         for (nodes, clients, keys, seconds) in SMALL {
             for seed in seed..=seed.saturating_add(NEIGHBOURS) {
                 let found = self.attempt(|options| {
@@ -217,12 +225,20 @@ impl Search<'_> {
                     options.clients = Some(clients);
                     options.keys = Some(keys);
                     options.duration = options.duration.min(Duration::from_secs(seconds));
+                    options.only_faults = None;
                 });
                 if found {
-                    return;
+                    return true;
                 }
             }
         }
+        false
+    }
+
+    /// Whether it is no larger than what is looked for among the neighbours.
+    fn is_small(&self) -> bool {
+        let Size { nodes, clients, .. } = Size::of(&self.best);
+        SMALL.iter().any(|small| nodes <= usize::from(small.0) && clients <= small.1)
     }
 
     /// Faults that end earlier: just after the violation, then in ever smaller steps.
