@@ -1,5 +1,6 @@
 //! `starling sim`: whole clusters in virtual time, judged.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -8,6 +9,7 @@ use super::answer::to_line;
 use super::failure::{Done, Failure};
 use super::output;
 use crate::protocol::ring::replicas::Replicas;
+use crate::sim::faults::{KINDS, Kind};
 use crate::sim::{self, Options, Recording, Report};
 
 /// Run whole clusters in virtual time and judge them
@@ -37,6 +39,9 @@ pub(crate) struct SimArgs {
     /// How many keys [default: drawn from the seed]
     #[arg(long)]
     keys: Option<u32>,
+    /// Operations a second of all clients together [default: drawn from the seed]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: Option<u32>,
     /// Replicas of every key
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=7))]
     replicas: u8,
@@ -46,9 +51,9 @@ pub(crate) struct SimArgs {
     /// The same in seconds
     #[arg(long)]
     seconds: Option<u64>,
-    /// No faults at all
-    #[arg(long)]
-    no_faults: bool,
+    /// Which kinds of faults, such as crash,partition,loss; or none [default: drawn from the seed]
+    #[arg(long, value_name = "KINDS", value_parser = parse_kinds)]
+    faults: Option<Kinds>,
     /// Run every seed twice and compare the traces
     #[arg(long)]
     twice: bool,
@@ -58,6 +63,23 @@ pub(crate) struct SimArgs {
     /// Print one JSON object per seed
     #[arg(long)]
     json: bool,
+}
+
+/// Kinds of faults, in one argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kinds(BTreeSet<Kind>);
+
+fn parse_kinds(text: &str) -> Result<Kinds, String> {
+    if text == "none" {
+        return Ok(Kinds(BTreeSet::new()));
+    }
+    let kind = |name: &str| {
+        Kind::of_name(name).ok_or_else(|| {
+            let names: Vec<&str> = KINDS.iter().map(|(_, name)| *name).collect();
+            format!("there is no fault {name:?}; write none, or some of {}", names.join(","))
+        })
+    };
+    text.split(',').map(kind).collect::<Result<_, _>>().map(Kinds)
 }
 
 fn parse_recording(text: &str) -> Result<Recording, String> {
@@ -132,12 +154,13 @@ impl SimArgs {
         options.nodes = self.nodes;
         options.clients = self.clients;
         options.keys = self.keys;
+        options.rate = self.rate;
         options.replicas = Replicas::new(self.replicas).map_err(|error| Failure::Usage(error.to_string()))?;
         let seconds = self.seconds.or(self.minutes.map(|minutes| minutes.saturating_mul(60)));
         if let Some(seconds) = seconds {
             options.duration = Duration::from_secs(seconds);
         }
-        options.faults = !self.no_faults;
+        options.faults = self.faults.clone().map(|Kinds(kinds)| kinds);
         options.twice = self.twice;
         options.recording = self.trace.clone().unwrap_or_default();
         Ok(options)
@@ -153,10 +176,16 @@ mod tests {
 
     #[test]
     fn the_command_in_a_report_repeats_its_run() {
-        let line =
-            "starling sim --seed 9 --nodes 3 --clients 2 --keys 5 --replicas 1 --minutes 2 --no-faults";
+        let line = "starling sim --seed 9 --nodes 3 --clients 2 --keys 5 --rate 50 --replicas 1 --minutes 2 --faults crash,loss";
         let Command::Sim(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!() };
         assert_eq!(args.options(9).unwrap().command(), line);
+    }
+
+    #[test]
+    fn kinds_of_faults_are_named() {
+        assert_eq!(parse_kinds("none"), Ok(Kinds(BTreeSet::new())));
+        assert_eq!(parse_kinds("loss,crash"), Ok(Kinds(BTreeSet::from([Kind::Crash, Kind::Loss]))));
+        assert!(parse_kinds("crash,earthquake").unwrap_err().contains("one-way"));
     }
 
     #[test]

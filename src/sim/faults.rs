@@ -3,18 +3,22 @@
 //! A run in which everything goes wrong at once finds little, since nothing gets far enough to break in an interesting
 //! way. So each seed switches every kind of fault on or off for itself.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::clock::micros;
 use super::network::Weather;
 use crate::protocol::rng::Rng;
 
 /// What may go wrong in one run, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swarm {
+    /// The kinds of faults that there are.
+    pub kinds: BTreeSet<Kind>,
+    /// Those of them that strike now and then.
+    pub striking: Vec<Kind>,
     /// How the network behaves when it is neither cut nor clogged.
     pub weather: Weather,
-    /// The kinds of faults that happen.
-    pub kinds: Vec<Kind>,
     /// The mean time from one fault to the next.
     pub interval: Duration,
     /// The longest time that a fault lasts, a restart takes, or a pause.
@@ -38,7 +42,7 @@ pub struct Swarm {
     pub client_loss_per_mille: u32,
 }
 
-/// A kind of fault.
+/// A kind of fault: either one that strikes now and then, or a condition that holds throughout the safety phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A machine loses power and starts again.
@@ -59,20 +63,70 @@ pub enum Kind {
     Jump,
     /// A disk becomes slow.
     SlowDisk,
+    /// Condition: machines lose power right after their disk applied a write, before it is durable.
+    CrashApplied,
+    /// Condition: machines lose power right after a sync.
+    CrashDurable,
+    /// Condition: every message takes its time, some very long.
+    Delay,
+    /// Condition: messages are lost.
+    Loss,
+    /// Condition: messages arrive twice.
+    Duplicate,
+    /// Condition: messages overtake each other.
+    Reorder,
+    /// Condition: syncs take their time.
+    Sync,
+    /// Condition: what clients ask or are answered is lost.
+    ClientLoss,
+    /// Condition: wall clocks are off.
+    Skew,
+    /// Condition: monotonic clocks run too fast or too slow.
+    Drift,
 }
 
-/// All kinds.
-pub const KINDS: [Kind; 9] = [
-    Kind::Crash,
-    Kind::Stop,
-    Kind::Pause,
-    Kind::Partition,
-    Kind::OneWay,
-    Kind::Odd,
-    Kind::Clog,
-    Kind::Jump,
-    Kind::SlowDisk,
+/// All kinds, with the names by which people choose them.
+pub const KINDS: [(Kind, &str); 19] = [
+    (Kind::Crash, "crash"),
+    (Kind::Stop, "stop"),
+    (Kind::Pause, "pause"),
+    (Kind::Partition, "partition"),
+    (Kind::OneWay, "one-way"),
+    (Kind::Odd, "odd"),
+    (Kind::Clog, "clog"),
+    (Kind::Jump, "jump"),
+    (Kind::SlowDisk, "slow-disk"),
+    (Kind::CrashApplied, "crash-applied"),
+    (Kind::CrashDurable, "crash-durable"),
+    (Kind::Delay, "delay"),
+    (Kind::Loss, "loss"),
+    (Kind::Duplicate, "duplicate"),
+    (Kind::Reorder, "reorder"),
+    (Kind::Sync, "sync"),
+    (Kind::ClientLoss, "client-loss"),
+    (Kind::Skew, "skew"),
+    (Kind::Drift, "drift"),
 ];
+
+impl Kind {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        KINDS.iter().find(|(kind, _)| *kind == self).map_or("?", |(_, name)| name)
+    }
+
+    /// The kind of this name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Kind> {
+        KINDS.iter().find(|(_, known)| *known == name).map(|(kind, _)| *kind)
+    }
+
+    /// Whether it holds throughout instead of striking now and then.
+    #[must_use]
+    pub fn is_condition(self) -> bool {
+        self >= Kind::CrashApplied
+    }
+}
 
 /// One fault, of hosts by their index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,8 +193,9 @@ impl Swarm {
     #[must_use]
     pub fn calm() -> Swarm {
         Swarm {
+            kinds: BTreeSet::new(),
+            striking: Vec::new(),
             weather: Weather::fair(),
-            kinds: Vec::new(),
             interval: Duration::from_secs(1),
             span_max: Duration::from_secs(1),
             from_the_start: false,
@@ -154,38 +209,56 @@ impl Swarm {
         }
     }
 
-    /// What goes wrong under a seed.
+    /// What goes wrong under a seed. With `only` these kinds do, and how hard is drawn; the same draws are made either way, so
+    /// that a run whose kinds are named is the run in which they were drawn.
     #[must_use]
-    pub fn draw(rng: &mut Rng) -> Swarm {
-        let mut swarm = Swarm::calm();
-        let weather = &mut swarm.weather;
-        weather.delay_spread = Duration::from_micros(one_of(rng, &[200, 1_000, 10_000, 100_000]));
-        weather.tail_per_mille = one_of(rng, &[0, 0, 10, 50]) as u32;
-        weather.loss_per_mille = one_of(rng, &[0, 0, 10, 50, 300]) as u32;
-        weather.duplicate_per_mille = one_of(rng, &[0, 0, 50, 500]) as u32;
-        weather.reorders = rng.chance(500);
-        swarm.kinds = KINDS.into_iter().filter(|_| rng.chance(400)).collect();
-        swarm.interval = Duration::from_millis(one_of(rng, &[300, 1_000, 3_000, 10_000]));
-        swarm.span_max = Duration::from_millis(one_of(rng, &[500, 3_000, 10_000, 20_000]));
-        swarm.from_the_start = rng.chance(200);
-        swarm.skew_ms = one_of(rng, &[0, 10, 400, 2_000, 3_600_000]);
-        swarm.drift_ppm = one_of(rng, &[0, 50, 1_000]) as u32;
-        swarm.jump_ms = one_of(rng, &[300, 2_000, 3_600_000]);
-        if swarm.kinds.contains(&Kind::Crash) {
-            swarm.crash_after_applied_per_mille = one_of(rng, &[0, 0, 2, 10]) as u32;
-            swarm.crash_after_durable_per_mille = one_of(rng, &[0, 0, 2, 10]) as u32;
+    pub fn draw(rng: &mut Rng, only: Option<&BTreeSet<Kind>>) -> Swarm {
+        let mut drawn: BTreeSet<Kind> = KINDS
+            .into_iter()
+            .filter(|(kind, _)| rng.chance(kind.per_mille()))
+            .map(|(kind, _)| kind)
+            .collect();
+        if !drawn.contains(&Kind::Crash) {
+            drawn.remove(&Kind::CrashApplied);
+            drawn.remove(&Kind::CrashDurable);
         }
-        swarm.sync_max = Duration::from_millis(one_of(rng, &[1, 5, 30, 200]));
-        swarm.client_loss_per_mille = one_of(rng, &[0, 0, 10, 100]) as u32;
+        let kinds = only.cloned().unwrap_or(drawn);
+        let interval = Duration::from_millis(one_of(rng, &[300, 1_000, 3_000, 10_000]));
+        let span_max = Duration::from_millis(one_of(rng, &[500, 3_000, 10_000, 20_000]));
+        let from_the_start = rng.chance(200);
+        let mut swarm = Swarm { interval, span_max, from_the_start, ..Swarm::calm() };
+        // Every number is drawn whether its kind is on or not.
+        let mut hardness = |kind: Kind, choices: &[u64], calm: u64| {
+            let hard = one_of(rng, choices);
+            if kinds.contains(&kind) { hard } else { calm }
+        };
+        let weather = &mut swarm.weather;
+        weather.delay_spread = Duration::from_micros(hardness(
+            Kind::Delay,
+            &[1_000, 10_000, 100_000],
+            micros(weather.delay_spread),
+        ));
+        weather.tail_per_mille = hardness(Kind::Delay, &[0, 10, 50], 0) as u32;
+        weather.loss_per_mille = hardness(Kind::Loss, &[10, 50, 300], 0) as u32;
+        weather.duplicate_per_mille = hardness(Kind::Duplicate, &[50, 500], 0) as u32;
+        swarm.skew_ms = hardness(Kind::Skew, &[10, 400, 2_000, 3_600_000], 0);
+        swarm.drift_ppm = hardness(Kind::Drift, &[50, 1_000], 0) as u32;
+        swarm.jump_ms = hardness(Kind::Jump, &[300, 2_000, 3_600_000], 0);
+        swarm.crash_after_applied_per_mille = hardness(Kind::CrashApplied, &[2, 10], 0) as u32;
+        swarm.crash_after_durable_per_mille = hardness(Kind::CrashDurable, &[2, 10], 0) as u32;
+        swarm.sync_max = Duration::from_millis(hardness(Kind::Sync, &[5, 30, 200], 1));
+        swarm.client_loss_per_mille = hardness(Kind::ClientLoss, &[10, 100], 0) as u32;
+        weather.reorders = kinds.contains(&Kind::Reorder);
+        swarm.striking = kinds.iter().copied().filter(|kind| !kind.is_condition()).collect();
+        swarm.kinds = kinds;
         swarm
     }
 
     /// Whether the clocks of any two nodes always agree to within this many milliseconds, drift apart.
     #[must_use]
     pub fn clocks_agree_within(&self, span_ms: u64) -> bool {
-        let jumps = if self.kinds.contains(&Kind::Jump) { self.jump_ms } else { 0 };
         // Jumps add up in the worst case; a few of the small ones do no harm.
-        2 * self.skew_ms < span_ms && jumps * 20 < span_ms
+        2 * self.skew_ms < span_ms && self.jump_ms * 20 < span_ms
     }
 
     /// The time until the next fault.
@@ -193,14 +266,14 @@ impl Swarm {
         Duration::from_micros(rng.between(1, 2 * self.interval.as_micros() as u64))
     }
 
-    /// A fault among `hosts`; `None` if the kind that was drawn needs more of them, or if there are no kinds.
-    pub fn next(&self, hosts: usize, rng: &mut Rng) -> Option<Fault> {
-        let kind = *rng.pick(&self.kinds)?;
+    /// A fault among `hosts`, with its kind; `None` if the kind that was drawn needs more of them, or if nothing strikes.
+    pub fn next(&self, hosts: usize, rng: &mut Rng) -> Option<(Kind, Fault)> {
+        let kind = *rng.pick(&self.striking)?;
         let host = rng.index(hosts);
         let span = Duration::from_micros(rng.between(10_000, self.span_max.as_micros() as u64));
         let mut order: Vec<usize> = (0..hosts).collect();
         rng.shuffle(&mut order);
-        Some(match kind {
+        let fault = match kind {
             Kind::Crash => Fault::Crash { host, down: span },
             Kind::Stop => Fault::Stop { host, down: span },
             Kind::Pause => Fault::Pause { host, span },
@@ -209,7 +282,7 @@ impl Swarm {
                 Fault::Jump { host, by_ms }
             }
             Kind::SlowDisk => Fault::SlowDisk { host, slowness: one_of(rng, &[10_000, 100_000]), span },
-            _ if hosts < 2 => return None,
+            _ if hosts < 2 || kind.is_condition() => return None,
             Kind::Clog => {
                 let delay = Duration::from_millis(rng.between(100, 3_000));
                 Fault::Clog { link: (order[0], order[1]), delay, span }
@@ -238,7 +311,22 @@ impl Swarm {
                 };
                 Fault::Cut { shape, links, span }
             }
-        })
+            _ => return None,
+        };
+        Some((kind, fault))
+    }
+}
+
+impl Kind {
+    /// How many seeds in a thousand draw it.
+    fn per_mille(self) -> u32 {
+        match self {
+            Kind::Delay | Kind::Sync | Kind::Skew => 750,
+            Kind::Loss => 600,
+            Kind::Drift => 650,
+            kind if kind.is_condition() => 500,
+            _ => 400,
+        }
     }
 }
 
@@ -265,20 +353,43 @@ mod tests {
 
     #[test]
     fn every_kind_is_drawn_by_some_seed_and_none_by_all() {
-        for kind in KINDS {
-            let seeds =
-                (0..100).filter(|&seed| Swarm::draw(&mut Rng::from_number(seed)).kinds.contains(&kind));
-            assert!((10..90).contains(&seeds.count()), "{kind:?}");
+        for (kind, name) in KINDS {
+            let drawn = |seed: &u64| Swarm::draw(&mut Rng::from_number(*seed), None).kinds.contains(&kind);
+            assert!((10..90).contains(&(0..100).filter(drawn).count()), "{name}");
         }
     }
 
     #[test]
+    fn naming_the_kinds_that_were_drawn_changes_nothing() {
+        for seed in 0..100 {
+            let drawn = Swarm::draw(&mut Rng::from_number(seed), None);
+            assert_eq!(Swarm::draw(&mut Rng::from_number(seed), Some(&drawn.kinds)), drawn);
+        }
+    }
+
+    #[test]
+    fn what_is_not_named_does_not_happen() {
+        let none = Swarm::draw(&mut Rng::from_number(1), Some(&BTreeSet::new()));
+        assert_eq!(none.weather, Weather::fair());
+        assert_eq!((none.striking.len(), none.skew_ms, none.client_loss_per_mille), (0, 0, 0));
+    }
+
+    #[test]
+    fn names_lead_back_to_their_kinds() {
+        for (kind, name) in KINDS {
+            assert_eq!((Kind::of_name(name), kind.name()), (Some(kind), name));
+        }
+        assert_eq!(Kind::of_name("earthquake"), None);
+    }
+
+    #[test]
     fn faults_name_hosts_that_exist_in_clusters_of_every_size() {
+        let all: BTreeSet<Kind> = KINDS.into_iter().map(|(kind, _)| kind).collect();
         for hosts in 1..8 {
             let mut rng = Rng::from_number(hosts as u64);
-            let swarm = Swarm { kinds: KINDS.to_vec(), ..Swarm::draw(&mut rng) };
+            let swarm = Swarm::draw(&mut rng, Some(&all));
             for _ in 0..300 {
-                match swarm.next(hosts, &mut rng) {
+                match swarm.next(hosts, &mut rng).map(|(_, fault)| fault) {
                     Some(Fault::Cut { links, .. }) => {
                         assert!(links.iter().all(|&(from, to)| from < hosts && to < hosts && from != to));
                         assert!(!links.is_empty());

@@ -98,6 +98,8 @@ pub enum Action {
     Read {
         /// How many owners must reply.
         r: Level,
+        /// Whether a majority must hold what is shown before it is shown.
+        atomic: bool,
     },
     /// Compare what the owners hold.
     Compare,
@@ -222,7 +224,16 @@ impl Operation {
     #[must_use]
     pub fn as_answered(&self) -> Option<(Level, &Seen)> {
         match (&self.action, &self.ending) {
-            (Action::Read { r }, Ending::Answered(seen)) => Some((*r, seen)),
+            (Action::Read { r, .. }, Ending::Answered(seen)) => Some((*r, seen)),
+            _ => None,
+        }
+    }
+
+    /// What it was shown, if it is an atomic read that was answered.
+    #[must_use]
+    pub fn as_atomic(&self) -> Option<&Seen> {
+        match (&self.action, &self.ending) {
+            (Action::Read { atomic: true, .. }, Ending::Answered(seen)) => Some(seen),
             _ => None,
         }
     }

@@ -31,6 +31,8 @@ pub mod options;
 #[cfg(test)]
 mod planted;
 pub mod report;
+pub mod shrink;
+pub mod strikes;
 mod trace;
 mod witness;
 mod workload;
@@ -48,18 +50,28 @@ use world::World;
 /// for it.
 #[must_use]
 pub fn run(options: &Options) -> Report {
+    told(judged(options))
+}
+
+/// Runs a seed and judges it, without the time line of what went wrong.
+fn judged(options: &Options) -> Report {
     let mut report = World::new(options).run();
     if options.twice {
         let again = World::new(options).run();
         report.violations.extend(invariants::determinism::judge(report.trace_hash, again.trace_hash));
     }
-    if let (Some(violation), Recording::Nothing) = (report.violations.first(), &options.recording) {
+    report
+}
+
+/// Adds the time line of what went wrong, if something did and it is not there.
+fn told(mut report: Report) -> Report {
+    if let (Some(violation), Recording::Nothing) = (report.violations.first(), &report.options.recording) {
         let key = violation.key.clone();
         // Of several violations on a key the one that showed first tells the shortest story.
         let of_key = report.violations.iter().filter(|other| other.key == key);
         let span = of_key.filter_map(|other| other.span).min_by_key(|(_, until)| *until);
         let recording = key.map_or(Recording::Faults, Recording::Key);
-        let told = World::new(&Options { recording, ..options.clone() }).run();
+        let told = World::new(&Options { recording, ..report.options.clone() }).run();
         report.timeline = report::around(told.timeline, span);
     }
     report

@@ -41,7 +41,7 @@ pub(super) enum Planted {
 /// Makes the faults more frequent in which a bug shows: a profile of its own for each that would need many seeds.
 pub(super) fn favour(planted: Option<Planted>, swarm: &mut Swarm) {
     if matches!(planted, Some(Planted::ActorSurvives | Planted::DurableBeforeTheSync)) {
-        swarm.kinds = vec![Kind::Crash];
+        swarm.striking = vec![Kind::Crash];
         swarm.crash_after_applied_per_mille = 20;
         swarm.sync_max = Duration::from_millis(200);
         swarm.span_max = Duration::from_secs(3);

@@ -8,6 +8,7 @@ use super::faults::Swarm;
 use super::history::History;
 use super::invariants::Violation;
 use super::options::Options;
+use super::strikes::Strike;
 pub use super::trace::Line;
 use crate::protocol::time::Moment;
 
@@ -21,6 +22,12 @@ pub struct Report {
     pub options: Options,
     /// How many nodes there were.
     pub nodes: usize,
+    /// How many clients worked during the faults.
+    pub clients: u32,
+    /// How many keys they used.
+    pub keys: u32,
+    /// When the clients began, and the faults with them unless these began at once.
+    pub begun: Moment,
     /// The faults that the seed drew.
     pub swarm: Swarm,
     /// A hash of everything that happened: equal for equal options on every machine.
@@ -29,6 +36,8 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// What happened how often.
     pub counts: Counts,
+    /// The faults that struck, those among them that were drawn for a chosen moment.
+    pub strikes: Vec<Strike>,
     /// How much virtual time passed.
     pub simulated: Duration,
     /// What was recorded, or, after a violation, what happened around it.
@@ -48,7 +57,7 @@ pub struct Counts {
     pub lost: u64,
     /// Of which delivered twice.
     pub duplicated: u64,
-    /// Faults, crashes at chosen moments not among them.
+    /// Faults, crashes at chosen moments among them.
     pub faults: u64,
     /// Crashes of every kind.
     pub crashes: u64,

@@ -37,11 +37,13 @@ pub(super) struct Trace {
     recording: Recording,
     pub(super) lines: Vec<Line>,
     scratch: Vec<u8>,
+    /// The fault that the next line about everybody tells of.
+    fault: Option<u32>,
 }
 
 impl Trace {
     pub(super) fn new(recording: Recording) -> Trace {
-        Trace { hasher: Xxh3::new(), recording, lines: Vec::new(), scratch: Vec::new() }
+        Trace { hasher: Xxh3::new(), recording, lines: Vec::new(), scratch: Vec::new(), fault: None }
     }
 
     /// Takes an event into the hash: its kind, where, when.
@@ -62,8 +64,14 @@ impl Trace {
         &self.scratch
     }
 
+    /// The next line about everybody tells of the fault with this number, or of none.
+    pub(super) fn fault(&mut self, number: Option<u32>) {
+        self.fault = number;
+    }
+
     /// Records a line, if anybody wants it.
     pub(super) fn line(&mut self, at: Moment, about: About<'_>, text: impl FnOnce() -> String) {
+        let fault = if matches!(about, About::All) { self.fault.take() } else { None };
         let wanted = match (&self.recording, about) {
             (Recording::Nothing, _) => false,
             (Recording::Everything, _) | (_, About::All) => true,
@@ -71,7 +79,9 @@ impl Trace {
             _ => false,
         };
         if wanted {
-            self.lines.push(Line { at, text: text() });
+            let text = text();
+            let text = fault.map_or(text.clone(), |number| format!("{text}  (fault {number})"));
+            self.lines.push(Line { at, text });
         }
     }
 
@@ -150,7 +160,10 @@ pub(super) fn show_request(request: &Request) -> String {
             if write.context.is_some() { "with a context" } else { "blind" },
             write.w,
         ),
-        Request::Read(read) => format!("get {} r={:?}", show_key(&read.key), read.r),
+        Request::Read(read) => {
+            let atomic = if read.atomic { ", atomic" } else { "" };
+            format!("get {} r={:?}{atomic}", show_key(&read.key), read.r)
+        }
         Request::Explain { key } => format!("explain {}", show_key(key)),
         other => format!("{other:?}"),
     }

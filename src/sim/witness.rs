@@ -38,6 +38,7 @@ pub(super) struct Witness {
     owners: usize,
     /// Keys by number: numbers are cheaper to look for.
     keys: BTreeMap<Bytes, usize>,
+    names: Vec<Bytes>,
     books: Vec<Book>,
     hosts: Vec<Watched>,
     caps: Vec<Caps>,
@@ -78,6 +79,7 @@ impl Witness {
         Witness {
             owners,
             keys: BTreeMap::new(),
+            names: Vec::new(),
             books: Vec::new(),
             caps: hosts.iter().map(|host| Caps::of(&host.config, owners)).collect(),
             hosts: hosts.iter().map(|_| Watched::default()).collect(),
@@ -308,12 +310,13 @@ impl Witness {
             return *number;
         }
         self.books.push(Book::default());
+        self.names.push(key.clone());
         self.keys.insert(key.clone(), self.books.len() - 1);
         self.books.len() - 1
     }
 
     fn key(&self, number: usize) -> Option<Bytes> {
-        self.keys.iter().find(|(_, known)| **known == number).map(|(key, _)| key.clone())
+        self.names.get(number).cloned()
     }
 
     fn report_of(

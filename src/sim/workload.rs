@@ -225,7 +225,7 @@ impl Workload {
             _ => self.choose(client),
         };
         let owed_by = self.clients[client].owed_by;
-        let odd_level = self.profile.odd_level_per_mille;
+        let Profile { odd_level_per_mille: odd_level, atomic_per_mille, .. } = self.profile;
         let actor = &mut self.clients[client];
         let held = actor.held.get(&key).cloned();
         let level = |rng: &mut Rng| match rng.chance(odd_level) && owed_by.is_none() {
@@ -236,7 +236,8 @@ impl Workload {
         let (action, request) = match step {
             Step::Read(r) => {
                 let r = if r == Level::Majority { level(&mut actor.rng) } else { r };
-                (Action::Read { r }, Request::Read(Read { key: key.clone(), r, atomic: false }))
+                let atomic = owed_by.is_none() && actor.rng.chance(atomic_per_mille);
+                (Action::Read { r, atomic }, Request::Read(Read { key: key.clone(), r, atomic }))
             }
             Step::Compare => (Action::Compare, Request::Explain { key: key.clone() }),
             Step::Put | Step::PutBlind | Step::Delete | Step::Sweep | Step::PutWrong => {

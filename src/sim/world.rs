@@ -22,6 +22,7 @@ use super::invariants::{self, Invariant, Violation};
 use super::network::Network;
 use super::options::Options;
 use super::report::{Counts, Report};
+use super::strikes::Strikes;
 use super::trace::{About, Trace};
 use super::witness::Witness;
 use super::workload::{Profile, Wish, Workload};
@@ -45,6 +46,9 @@ const SETTLING: Duration = Duration::from_secs(10);
 
 /// How long the last part may take: every operation commits, every key converges.
 const LAST_PART_MAX: Duration = Duration::from_secs(60);
+
+/// How many nodes the cluster of a seed has, each equally likely.
+const NODES_DRAWN: [usize; 20] = [1, 3, 3, 3, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5, 6, 6, 6, 7, 7, 9];
 
 /// How often in a row a node may be woken in one virtual millisecond without anything else happening.
 const WAKES_IN_A_ROW_MAX: u32 = 2_000;
@@ -94,6 +98,12 @@ pub(super) struct World {
     wishes: Vec<Wish>,
     outputs: Vec<Output>,
     rng: Rng,
+    /// Decides which faults come up and when, whatever else happens.
+    fault_rng: Rng,
+    strikes: Strikes,
+    clients: u32,
+    keys: u32,
+    begun: Moment,
     trace: Trace,
     dots: Dots,
     starts: Starts,
@@ -111,11 +121,11 @@ impl World {
     /// The world of a seed, before anything happened.
     pub(super) fn new(options: &Options) -> World {
         let mut rng = Rng::from_number(options.seed);
-        let drawn = [3, 4, 5, 5, 5, 5, 5, 6, 7][rng.index(9)];
+        let drawn = NODES_DRAWN[rng.index(NODES_DRAWN.len())];
         let nodes = options.nodes.map_or(drawn, usize::from).max(1);
         let mut swarm_rng = rng.fork();
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
-        let mut swarm = if options.faults { Swarm::draw(&mut swarm_rng) } else { Swarm::calm() };
+        let mut swarm = Swarm::draw(&mut swarm_rng, options.faults.as_ref());
         #[cfg(test)]
         super::planted::favour(options.planted, &mut swarm);
         let history = History {
@@ -123,9 +133,13 @@ impl World {
             retries_are_exact: swarm.clocks_agree_within(40_000),
             ..History::default()
         };
+        let fault_rng = rng.fork();
         let mut client_rng = rng.fork();
-        let profile = Profile::draw(&mut client_rng, options.keys);
-        let clients = options.clients.unwrap_or(client_rng.between(5, 10) as u32);
+        let most = [3, 10, 10, 40][client_rng.index(4)];
+        let drawn = client_rng.between(1, most) as u32;
+        let clients = options.clients.unwrap_or(drawn);
+        let profile = Profile::draw(&mut client_rng, options.keys, options.rate, clients);
+        let keys = profile.keys;
         let hosts = (0..nodes).filter_map(|index| {
             let mut config = host::config(index, nodes).ok()?;
             config.replicas = options.replicas;
@@ -167,6 +181,11 @@ impl World {
             wishes: Vec::new(),
             outputs: Vec::new(),
             rng,
+            fault_rng,
+            strikes: Strikes::new(options.only_faults.clone()),
+            clients,
+            keys,
+            begun: Moment::default(),
             dots: Dots::default(),
             starts: Starts::default(),
             witness,
@@ -188,9 +207,10 @@ impl World {
             self.run_until(self.now + FOUNDING_MAX, World::all_serve);
             self.demand_service("without any fault", FOUNDING_MAX);
         }
+        self.begun = self.now;
         self.workload.begin(self.now, &mut self.wishes);
         self.grant_wishes();
-        if !self.swarm.kinds.is_empty() {
+        if !self.swarm.striking.is_empty() {
             self.schedule(self.now, Event::FaultBegins);
         }
         self.run_until(self.now + self.options.duration, |_| false);
@@ -226,10 +246,14 @@ impl World {
         Report {
             options: self.options,
             nodes: self.hosts.len(),
+            clients: self.clients,
+            keys: self.keys,
+            begun: self.begun,
             swarm: self.swarm,
             trace_hash: self.trace.hash(),
             violations: self.violations,
             counts: self.counts,
+            strikes: self.strikes.struck,
             simulated: self.now.since(Moment::default()),
             timeline: self.trace.lines,
             history: self.workload.history,
@@ -270,6 +294,8 @@ impl World {
             let at = self.hosts[host].paused_until;
             return self.schedule(at, event);
         }
+        // One that found nothing to do told nothing.
+        self.trace.fault(None);
         match event {
             Event::Deliver { to, boot, from, message } => self.deliver(to, boot, from, *message),
             Event::Wake { host, boot } => self.wake(host, boot),
@@ -293,7 +319,7 @@ impl World {
             Event::FaultBegins => {
                 if self.is_safe {
                     self.fault_begins();
-                    let wait = self.swarm.wait(&mut self.rng);
+                    let wait = self.swarm.wait(&mut self.fault_rng);
                     self.schedule(self.now + wait, Event::FaultBegins);
                 }
             }

@@ -76,7 +76,7 @@ impl Chronicle {
             Ok(reading) => Ending::Answered(Seen::of(reading.siblings(), reading.is_deleted())),
             Err(_) => Ending::Unavailable,
         };
-        (self.note(client, key, Action::Read { r }, invoked, ending), result.ok())
+        (self.note(client, key, Action::Read { r, atomic: false }, invoked, ending), result.ok())
     }
 
     async fn write(

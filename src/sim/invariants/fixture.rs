@@ -65,7 +65,23 @@ impl Story {
 
     pub(super) fn read_of(&mut self, r: Level, shown: &[u64], when: Range<u64>) -> &mut Story {
         let values = shown.iter().map(|id| (WriteId(*id), dot(*id))).collect();
-        self.add(Action::Read { r }, when, Ending::Answered(Seen { values, ..Seen::default() }))
+        self.add(
+            Action::Read { r, atomic: false },
+            when,
+            Ending::Answered(Seen { values, ..Seen::default() }),
+        )
+    }
+
+    pub(super) fn atomic_read(&mut self, shown: &[u64], when: Range<u64>) -> &mut Story {
+        self.atomic_read_of(Level::Majority, shown, when)
+    }
+
+    pub(super) fn atomic_read_of(&mut self, r: Level, shown: &[u64], when: Range<u64>) -> &mut Story {
+        self.read_of(r, shown, when);
+        if let Some(last) = self.history.operations.last_mut() {
+            last.action = Action::Read { r, atomic: true };
+        }
+        self
     }
 
     /// The read of all owners at the end.

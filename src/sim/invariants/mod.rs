@@ -18,7 +18,7 @@
 //! | 5 | [`canonical`] | messages and the owners' last records; the laws are property tests | |
 //! | 6 | [`convergence`] | the history | exchanges (a read converges the owners until then) |
 //! | 7 | [`no_resurrection`] | the history | hints, reaps and exchanges: nodes away for longer than any timer |
-//! | 8 | [`regular_reads`] | the history | |
+//! | 8 | [`regular_reads`], [`atomic_reads`] | the history | |
 //! | 9 | [`outcomes`] | the history, contexts that must be refused among it | |
 //! | 10 | none | | hints |
 //! | 11 | [`repair_only_adds`] | every change of a record, every issue | hints, exchanges, handoffs: they merge too |
@@ -40,6 +40,7 @@ use super::history::History;
 use crate::protocol::causality::Record;
 use crate::protocol::time::Moment;
 
+pub mod atomic_reads;
 pub mod bounds;
 pub mod canonical;
 pub mod convergence;
@@ -79,6 +80,8 @@ pub enum Invariant {
     NoResurrection,
     /// 8: strict quorums are regular.
     RegularReads,
+    /// 8 as well: after an atomic read nobody sees less.
+    AtomicReads,
     /// 9: unknown is not failed, and not applied is nowhere.
     Outcomes,
     /// 11: repair only adds.
@@ -110,7 +113,7 @@ impl Invariant {
             Invariant::Canonical => 5,
             Invariant::Convergence => 6,
             Invariant::NoResurrection => 7,
-            Invariant::RegularReads => 8,
+            Invariant::RegularReads | Invariant::AtomicReads => 8,
             Invariant::Outcomes => 9,
             Invariant::RepairOnlyAdds => 11,
             Invariant::ViewsAgree => 12,
@@ -139,6 +142,7 @@ impl Invariant {
             Invariant::Convergence => "owners converge",
             Invariant::NoResurrection => "what was superseded stays superseded",
             Invariant::RegularReads => "strict quorums are regular",
+            Invariant::AtomicReads => "after an atomic read nobody sees less",
             Invariant::Outcomes => "what was not applied is nowhere",
             Invariant::Incarnations => "incarnations rise before the first dot or message",
             Invariant::Liveness => "a healthy cluster serves",
@@ -197,6 +201,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
         no_resurrection::judge,
         exact_siblings::judge,
         regular_reads::judge,
+        atomic_reads::judge,
         durable_reads::judge,
         outcomes::judge,
         canonical::judge,

@@ -57,7 +57,7 @@ fn an_unknown_outcome_answered_as_not_applied_is_found() {
 
 #[test]
 fn an_incarnation_that_stays_is_found() {
-    hunt(Planted::IncarnationStays, 20, &[Invariant::Incarnations]);
+    hunt(Planted::IncarnationStays, 200, &[Invariant::Incarnations]);
 }
 
 #[test]

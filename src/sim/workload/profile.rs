@@ -19,6 +19,8 @@ pub(in crate::sim) struct Profile {
     pub(in crate::sim) attempts_max: u32,
     /// Operations in a thousand with a level other than majority.
     pub(in crate::sim) odd_level_per_mille: u32,
+    /// Reads in a thousand that are atomic.
+    pub(in crate::sim) atomic_per_mille: u32,
     /// Weights: read, read-modify-write, blind put, put with a context kept from earlier, delete, delete without a
     /// context, write with a context of another key or a damaged one.
     pub(in crate::sim) weights: [u64; 7],
@@ -29,15 +31,23 @@ pub(in crate::sim) struct Profile {
 }
 
 impl Profile {
-    pub(in crate::sim) fn draw(rng: &mut Rng, keys: Option<u32>) -> Profile {
+    /// How `clients` behave under a seed, who begin `rate` operations a second together. What is not given is drawn.
+    pub(in crate::sim) fn draw(rng: &mut Rng, keys: Option<u32>, rate: Option<u32>, clients: u32) -> Profile {
         let attempt = rng.between(200, 1_000);
+        // Few keys make conflicts, many make a cluster whose records differ in many places.
+        let most = *rng.pick(&[3, 40, 40, 1_000]).unwrap_or(&40);
+        let drawn_keys = rng.between(1, most) as u32;
+        let drawn_rate = *rng.pick(&[10, 30, 60, 150]).unwrap_or(&30);
+        let rate = u64::from(rate.unwrap_or(drawn_rate).max(1));
         let mut profile = Profile {
-            keys: keys.unwrap_or(rng.between(1, 40) as u32).max(1),
-            think_max: Duration::from_millis(rng.between(50, 800)),
+            keys: keys.unwrap_or(drawn_keys).max(1),
+            // Pauses are drawn evenly, so that the mean is half of the longest.
+            think_max: Duration::from_micros((2_000_000 * u64::from(clients) / rate).max(2_000)),
             attempt: Duration::from_millis(attempt),
             patience: Duration::from_millis(attempt * rng.between(1, 5)),
             attempts_max: rng.between(1, 4) as u32,
             odd_level_per_mille: [0, 100, 400][rng.index(3)],
+            atomic_per_mille: [0, 200, 700][rng.index(3)],
             weights: [
                 40,
                 rng.between(10, 40),
@@ -50,11 +60,10 @@ impl Profile {
             limits: Limits::default(),
             requests_max: NODE_REQUESTS_MAX,
         };
+        // The bytes of a record have no small limit: what remembers the operations of a busy key takes two kilobytes by
+        // itself, and a limit below that would lock the key for good.
         if rng.chance(150) {
             profile.limits.siblings_max = rng.between(2, 6) as usize;
-        }
-        if rng.chance(50) {
-            profile.limits.record_bytes_max = rng.between(600, 1_500);
         }
         if rng.chance(100) {
             profile.requests_max = rng.between(2, 6) as usize;

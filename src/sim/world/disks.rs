@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::faults::Kind;
 use super::super::host;
 #[cfg(test)]
 use super::super::planted::Planted;
@@ -46,7 +47,11 @@ impl World {
                 let may_crash = replies.iter().any(|reply| matches!(reply, DiskReply::Applied { .. }));
                 self.disk_replies(index, boot, replies);
                 self.disk_writes(index);
-                if may_crash && self.is_safe && self.rng.chance(self.swarm.crash_after_applied_per_mille) {
+                if may_crash
+                    && self.is_safe
+                    && self.rng.chance(self.swarm.crash_after_applied_per_mille)
+                    && self.strikes(Kind::CrashApplied)
+                {
                     let down = self.down_time();
                     self.crash(index, down, "crashes after applying, before anything is durable");
                 }
@@ -79,7 +84,10 @@ impl World {
             Ok(replies) => {
                 self.disk_replies(index, boot, replies);
                 self.disk_writes(index);
-                if self.is_safe && self.rng.chance(self.swarm.crash_after_durable_per_mille) {
+                if self.is_safe
+                    && self.rng.chance(self.swarm.crash_after_durable_per_mille)
+                    && self.strikes(Kind::CrashDurable)
+                {
                     let down = self.down_time();
                     self.crash(index, down, "crashes after a sync");
                 }

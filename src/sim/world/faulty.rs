@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::faults::Fault;
+use super::super::faults::{Fault, Kind};
 use super::super::host;
 use super::super::trace::About;
 use super::{Event, Relief, World};
@@ -13,9 +13,10 @@ const COMPARED_EVERY: u64 = 32;
 
 impl World {
     pub(super) fn fault_begins(&mut self) {
-        let Some(fault) = self.swarm.next(self.hosts.len(), &mut self.rng) else { return };
-        self.trace.event(self.now, b'f', 0, self.counts.faults);
-        self.counts.faults += 1;
+        let Some((kind, fault)) = self.swarm.next(self.hosts.len(), &mut self.fault_rng) else { return };
+        if !self.strikes(kind) {
+            return;
+        }
         if self.counts.faults.is_multiple_of(COMPARED_EVERY) {
             self.compare_views();
         }
@@ -60,6 +61,15 @@ impl World {
                 self.schedule(self.now + span, Event::FaultEnds(ending));
             }
         }
+    }
+
+    /// A fault comes up: whether it strikes, since single ones can be left out.
+    pub(super) fn strikes(&mut self, kind: Kind) -> bool {
+        let Some(number) = self.strikes.comes_up(kind, self.now) else { return false };
+        self.trace.event(self.now, b'f', kind as usize, u64::from(number));
+        self.trace.fault(Some(number));
+        self.counts.faults += 1;
+        true
     }
 
     pub(super) fn fault_ends(&mut self, ending: Relief) {
