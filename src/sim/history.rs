@@ -26,10 +26,26 @@ impl WriteId {
         Bytes::from(format!("v{}", self.0))
     }
 
+    /// The same, padded to a size; without padding if it is as large by itself. The size is part of the value, so that one that
+    /// lost some of its bytes is nobody's.
+    #[must_use]
+    pub fn to_sized_value(self, size: usize) -> Bytes {
+        let mut value = format!("v{}/{size}/", self.0).into_bytes();
+        if value.len() > size {
+            return self.to_value();
+        }
+        value.resize(size, b'.');
+        Bytes::from(value)
+    }
+
     /// Which write put this value, if any of a history did.
     #[must_use]
     pub fn of_value(value: &[u8]) -> Option<WriteId> {
-        std::str::from_utf8(value).ok()?.strip_prefix('v')?.parse().ok().map(WriteId)
+        let text = std::str::from_utf8(value).ok()?.strip_prefix('v')?;
+        let Some((id, rest)) = text.split_once('/') else { return text.parse().ok().map(WriteId) };
+        let (size, padding) = rest.split_once('/')?;
+        let is_whole = size.parse() == Ok(value.len()) && padding.bytes().all(|byte| byte == b'.');
+        id.parse().ok().filter(|_| is_whole).map(WriteId)
     }
 }
 
@@ -103,6 +119,27 @@ pub enum Action {
     },
     /// Compare what the owners hold.
     Compare,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Write { id, deletes, basis, w } => {
+                let what = if *deletes { "the delete" } else { "the put" };
+                write!(f, "{what} {id} (w={w:?}, ")?;
+                match basis {
+                    Basis::Shown(shown) if shown.is_empty() => write!(f, "blind)"),
+                    Basis::Shown(shown) => write!(f, "after {shown:?})"),
+                    Basis::WhateverIsThere => write!(f, "of whatever is there)"),
+                    Basis::Nothing => write!(f, "with a context that must be refused)"),
+                }
+            }
+            Action::Read { r, atomic } => {
+                write!(f, "the {}read (r={r:?})", if *atomic { "atomic " } else { "" })
+            }
+            Action::Compare => write!(f, "the comparison of all owners"),
+        }
+    }
 }
 
 /// What a write may supersede.
@@ -254,5 +291,24 @@ impl History {
     #[must_use]
     pub fn overlap(&self, r: Level, w: Level) -> bool {
         r.of(self.owners) + w.of(self.owners) > self.owners
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_names_its_write_only_if_it_is_whole() {
+        for size in [0, 3, 7, 8, 100, 5_000] {
+            let value = WriteId(42).to_sized_value(size);
+            assert_eq!(WriteId::of_value(&value), Some(WriteId(42)), "{size}");
+            assert!(value.len() == size || value == WriteId(42).to_value(), "{size}");
+        }
+        let whole = WriteId(42).to_sized_value(100);
+        assert_eq!(WriteId::of_value(&whole[..99]), None);
+        let mut altered = whole.to_vec();
+        altered[60] = 0;
+        assert_eq!(WriteId::of_value(&altered), None);
     }
 }

@@ -13,6 +13,9 @@ use crate::protocol::replication::scope::node_time;
 use crate::protocol::ring::entry::Name;
 use crate::protocol::time::{Moment, WallTime};
 
+/// The most that a disk is slowed down, in thousandths more: as much as one fault does at most.
+const SLOWNESS_MAX: u64 = 100_000;
+
 /// One machine.
 pub(super) struct Host {
     pub(super) config: NodeConfig,
@@ -27,6 +30,12 @@ pub(super) struct Host {
     pub(super) paused_until: Moment,
     /// How much slower its disk is than usual, in thousandths more.
     pub(super) slowness: u64,
+    /// Whether a node that ran here ever served.
+    pub(super) has_served: bool,
+    /// It stays as it is until everything heals, down if it is down.
+    pub(super) is_frozen: bool,
+    /// Its next sync fails.
+    pub(super) sync_fails: bool,
 }
 
 /// A running process.
@@ -60,8 +69,11 @@ impl Host {
     }
 
     /// How long something takes on this disk that takes `span` on a healthy one.
+    ///
+    /// Several reasons to be slow add up only so far: what was begun before everything heals has to end soon after.
     pub(super) fn slowed(&self, span: Duration) -> Duration {
-        span + Duration::from_micros(span.as_micros() as u64 * self.slowness / 1_000)
+        let slowness = self.slowness.min(SLOWNESS_MAX);
+        span + Duration::from_micros(span.as_micros() as u64 * slowness / 1_000)
     }
 }
 

@@ -20,18 +20,22 @@
 //! The manner is that of FoundationDB and of TigerBeetle's VOPR; drawing the *kinds* of faults anew for every seed is
 //! *swarm testing* (Groce et al., 2012).
 
+pub mod campaign;
 mod clock;
 mod disk;
 pub mod faults;
+mod figures;
 pub mod history;
 mod host;
 pub mod invariants;
+pub mod judged;
 mod network;
 pub mod options;
 #[cfg(test)]
 mod planted;
 pub mod report;
 pub mod shrink;
+pub mod story;
 pub mod strikes;
 mod trace;
 mod witness;
@@ -41,6 +45,9 @@ mod world;
 pub use options::{Options, Recording};
 pub use report::Report;
 
+use crate::protocol::time::Moment;
+use invariants::Invariant;
+use story::Story;
 use world::World;
 
 /// Runs one seed and judges it.
@@ -59,20 +66,21 @@ fn judged(options: &Options) -> Report {
     if options.twice {
         let again = World::new(options).run();
         report.violations.extend(invariants::determinism::judge(report.trace_hash, again.trace_hash));
+        report.judged.insert(Invariant::Determinism, 1);
     }
     report
 }
 
-/// Adds the time line of what went wrong, if something did and it is not there.
+/// Adds the story of what went wrong, if something did.
 fn told(mut report: Report) -> Report {
-    if let (Some(violation), Recording::Nothing) = (report.violations.first(), &report.options.recording) {
-        let key = violation.key.clone();
-        // Of several violations on a key the one that showed first tells the shortest story.
-        let of_key = report.violations.iter().filter(|other| other.key == key);
-        let span = of_key.filter_map(|other| other.span).min_by_key(|(_, until)| *until);
-        let recording = key.map_or(Recording::Faults, Recording::Key);
-        let told = World::new(&Options { recording, ..report.options.clone() }).run();
-        report.timeline = report::around(told.timeline, span);
-    }
+    let Some(first) = report.violations.first() else { return report };
+    let key = first.key.clone();
+    // Of several violations on a key the one that showed first tells the shortest story.
+    let of_key = report.violations.iter().filter(|other| other.key == key);
+    let violation = of_key.min_by_key(|other| other.span.map_or(Moment::NEVER, |(_, until)| until));
+    let violation = violation.unwrap_or(first).clone();
+    let recording = key.map_or(Recording::Faults, Recording::Key);
+    let again = World::new(&Options { recording, ..report.options.clone() }).run();
+    report.story = Some(Story::of(&violation, &again));
     report
 }

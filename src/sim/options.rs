@@ -36,7 +36,7 @@ pub struct Options {
     pub recording: Recording,
     /// A bug planted for the proof of the judges; never in a normal build.
     #[cfg(test)]
-    pub(super) planted: Option<super::planted::Planted>,
+    pub(super) planted: Option<super::planted::Planting>,
 }
 
 /// What to record of a run, as lines for people.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            ┌──────────────── until nothing helps, or the runs are used up ─────────────────┐
-//! failing ─▶ neighbouring seeds ─▶ shorter ─▶ kinds of faults ─▶ nodes ─▶ clients ─▶ keys ─▶ single faults ─▶ tidy
+//! failing ─▶ neighbouring seeds ─▶ shorter ─▶ kinds of faults ─▶ nodes ─▶ clients ─▶ keys ─▶ single faults ─▶ calmer seeds
 //! ```
 //!
 //! Every candidate is a run of its own, judged as any other. It is kept if the same invariant breaks in it and it is
@@ -18,13 +18,16 @@ use std::time::Duration;
 use super::faults::Kind;
 use super::invariants::Invariant;
 use super::options::{Options, Recording};
-use super::report::Report;
+use super::report::{Report, counted};
 
 /// How many runs a search may take unless told otherwise.
 pub const RUNS_MAX: u32 = 300;
 
 /// How many seeds behind the failing one are tried at each of the [`SMALL`] sizes.
 const NEIGHBOURS: u64 = 12;
+
+/// How many seeds are tried for one that does with fewer faults.
+const CALMER: u64 = 60;
 
 /// Nodes, clients, keys and seconds of runs that a person can follow, the smallest first.
 const SMALL: [(u16, u32, u32, u64); 3] = [(3, 1, 1, 10), (3, 2, 1, 10), (3, 3, 2, 20)];
@@ -97,16 +100,14 @@ impl Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural =
-            |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
         write!(
             f,
             "{}, {}, {}, {} of {}, {:?} of faults",
-            plural(self.nodes, "node"),
-            plural(self.clients as usize, "client"),
-            plural(self.keys as usize, "key"),
-            plural(self.faults, "fault"),
-            plural(self.kinds, "kind"),
+            counted(self.nodes as u64, "node"),
+            counted(u64::from(self.clients), "client"),
+            counted(u64::from(self.keys), "key"),
+            counted(self.faults as u64, "fault"),
+            counted(self.kinds as u64, "kind"),
             self.duration,
         )
     }
@@ -129,15 +130,10 @@ pub fn shrink(
     search.best.options.faults = Some(search.best.swarm.kinds.clone());
     search.best.options.twice = invariant == Invariant::Determinism;
     search.neighbours();
-    loop {
-        let weight = Size::of(&search.best).weight();
-        search.shorten();
-        search.drop_kinds();
-        search.lessen();
-        search.drop_faults();
-        if search.is_over || Size::of(&search.best).weight() == weight {
-            break;
-        }
+    search.descend();
+    // What is left may be small only for its seed: others of its size may do with fewer faults.
+    while search.find_calmer() {
+        search.descend();
     }
     search.tidy();
     let Search { best, runs, .. } = search;
@@ -181,6 +177,32 @@ impl Search<'_> {
         }
         self.runs += 1;
         Some(super::judged(options))
+    }
+
+    /// Every way of making it smaller, until none helps.
+    fn descend(&mut self) {
+        loop {
+            let weight = Size::of(&self.best).weight();
+            self.shorten();
+            self.drop_kinds();
+            self.lessen();
+            self.drop_faults();
+            if self.is_over || Size::of(&self.best).weight() == weight {
+                return;
+            }
+        }
+    }
+
+    /// A run of the same size, of a seed behind this one, with fewer faults: only its first ones strike.
+    fn find_calmer(&mut self) -> bool {
+        let faults = self.best.strikes.len() as u32;
+        let seed = self.best.options.seed;
+        (1..=CALMER).filter(|_| faults > 0).any(|step| {
+            self.attempt(|options| {
+                options.seed = seed.saturating_add(step);
+                options.only_faults = Some((1..faults).collect());
+            })
+        })
     }
 
     /// Small runs of this seed and of those behind it: what a large run shows by chance, some small one often shows too, and

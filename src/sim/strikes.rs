@@ -20,6 +20,12 @@ pub struct Strike {
     pub at: Moment,
 }
 
+/// Whether faults of this kind strike one by one, now and then or at a chosen moment. The other kinds hold throughout.
+#[must_use]
+pub fn is_single(kind: Kind) -> bool {
+    !kind.is_condition() || matches!(kind, Kind::CrashApplied | Kind::CrashDurable)
+}
+
 /// Counts the faults that come up and lets those strike that are wanted.
 #[derive(Debug)]
 pub(super) struct Strikes {

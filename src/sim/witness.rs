@@ -23,7 +23,7 @@ use super::invariants::honest_contexts::{Birth, Book, Holding};
 use super::invariants::one_dot_one_value::Dots;
 use super::invariants::repair_only_adds::{self, Duties};
 use super::invariants::{Invariant, Violation};
-use crate::protocol::causality::{Applied, Change, Dot, Record};
+use crate::protocol::causality::{Applied, Change, Dot, OperationId, Record, Refusal};
 use crate::protocol::id::NodeId;
 use crate::protocol::input::Input;
 use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, Stored, Ticket};
@@ -70,7 +70,7 @@ struct Replica {
 enum Asked {
     Read,
     Merge(Holding),
-    Put { birth: Birth, base: Option<Holding> },
+    Put { birth: Birth, base: Option<Holding>, operation: OperationId },
 }
 
 impl Witness {
@@ -112,6 +112,14 @@ impl Witness {
     /// Something is about to happen to a node.
     pub(super) fn input(&mut self, host: usize, now: Moment, input: &Input, dots: &mut Dots) {
         self.hosts[host].reads.begin(None);
+        if matches!(
+            input,
+            Input::Deadline
+                | Input::Peer { message: PeerMessage::Refused { .. }, .. }
+                | Input::Disk(DiskReply::Read { stored: Stored::Lost, .. })
+        ) {
+            self.hosts[host].reads.may_ask_more();
+        }
         match input {
             Input::Disk(reply) => self.disk_replied(host, now, reply, dots),
             Input::Client { session, id, request, .. } => {
@@ -152,9 +160,13 @@ impl Witness {
                     self.report(Invariant::RepairOnlyAdds, host, key, (now, now), &evidence);
                 }
                 let base = put.base.as_ref().map(Holding::of);
-                (ticket, key, Asked::Put { birth: Birth::from(put), base })
+                (ticket, key, Asked::Put { birth: Birth::from(put), base, operation: put.operation })
             }
-            DiskRequest::Meta { .. } => return,
+            // What exchanges look at shows when it is sent, and what they change comes as merges.
+            DiskRequest::Meta { .. }
+            | DiskRequest::Sums { .. }
+            | DiskRequest::List { .. }
+            | DiskRequest::ReadMany { .. } => return,
         };
         let key = self.number(key);
         self.hosts[host].asked.push_back((*ticket, key, asked));
@@ -210,7 +222,10 @@ impl Witness {
         let (ticket, lsn) = match reply {
             DiskReply::Applied { ticket, lsn, .. } | DiskReply::Read { ticket, lsn, .. } => (*ticket, *lsn),
             DiskReply::Durable { through } => return self.synced(host, *through),
-            DiskReply::MetaApplied { .. } => return,
+            DiskReply::MetaApplied { .. }
+            | DiskReply::Sums { .. }
+            | DiskReply::Listed { .. }
+            | DiskReply::ReadMany { .. } => return,
         };
         let watched = &mut self.hosts[host];
         let Some((_, key, asked)) = watched.asked.pop_front_if(|(asked, ..)| *asked == ticket) else {
@@ -235,12 +250,17 @@ impl Witness {
                 let (record, is_adopted) = match applied {
                     Applied::Changed { record, .. } | Applied::Unchanged { record } => (record, false),
                     Applied::Adopted { record, .. } => (record, true),
-                    Applied::Refused(_) => return,
+                    Applied::Refused(refusal) => {
+                        if let (Refusal::Behind, Asked::Put { operation, .. }) = (refusal, asked) {
+                            watched.duties.undone(operation);
+                        }
+                        return;
+                    }
                 };
                 let (birth, sources) = match asked {
                     Asked::Read => return,
                     Asked::Merge(merged) => (None, vec![merged]),
-                    Asked::Put { birth, base } => {
+                    Asked::Put { birth, base, .. } => {
                         ((!is_adopted).then_some(birth), base.into_iter().collect())
                     }
                 };

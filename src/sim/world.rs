@@ -1,24 +1,30 @@
 //! The world of one run: machines, network, clients, and the one order in which everything happens.
 
 mod clients;
+mod core;
 mod disks;
 mod faulty;
 mod messages;
+mod playing;
 mod watch;
 
+use std::any::Any;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::clock::Clock;
 use super::disk::Disk;
 use super::faults::Swarm;
+use super::figures::Cue;
 use super::history::{Action, Ending, History};
 use super::host::{self, Host, Process};
+use super::invariants::circles::Circles;
 use super::invariants::incarnations::{Deed, Starts};
 use super::invariants::one_dot_one_value::Dots;
 use super::invariants::{self, Invariant, Violation};
+use super::judged;
 use super::network::Network;
 use super::options::Options;
 use super::report::{Counts, Report};
@@ -38,7 +44,7 @@ use crate::protocol::wire::peer::PeerMessage;
 /// How long a cluster without faults may take until all of its nodes serve.
 const FOUNDING_MAX: Duration = Duration::from_secs(30);
 
-/// How long after healing every node has to serve.
+/// How long after healing every node that was healed has to serve.
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
 
 /// How long what was under way at the moment of healing may go on, before the last part begins.
@@ -68,6 +74,8 @@ enum Event {
     FaultBegins,
     FaultEnds(Relief),
     Starts { host: usize },
+    Resumes { host: usize },
+    FigureGoesOn { figure: u64, act: usize },
     StopTakesTooLong { host: usize, boot: u64, down: Duration },
 }
 
@@ -76,6 +84,7 @@ enum Relief {
     Healed(Vec<(usize, usize)>),
     Unclogged((usize, usize)),
     DiskIsFastAgain { host: usize, slowness: u64 },
+    DiskHasRoom { host: usize },
 }
 
 struct Scheduled {
@@ -92,6 +101,8 @@ pub(super) struct World {
     heap: BinaryHeap<Reverse<Scheduled>>,
     sequence: u64,
     hosts: Vec<Host>,
+    /// What happens on each host as soon as it is no longer paused.
+    held: Vec<Vec<Event>>,
     ids: BTreeMap<NodeId, usize>,
     network: Network,
     workload: Workload,
@@ -108,9 +119,12 @@ pub(super) struct World {
     dots: Dots,
     starts: Starts,
     witness: Witness,
+    circles: Circles,
     counts: Counts,
     violations: Vec<Violation>,
     is_safe: bool,
+    playing: Option<playing::Playing>,
+    figures: u64,
     wakes_in_a_row: (u64, u32),
     events_in_a_row: (u64, u32),
     #[cfg(test)]
@@ -127,7 +141,9 @@ impl World {
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut swarm = Swarm::draw(&mut swarm_rng, options.faults.as_ref());
         #[cfg(test)]
-        super::planted::favour(options.planted, &mut swarm);
+        let planted = super::planted::Bench::new(options.planted, options.seed);
+        #[cfg(test)]
+        planted.favour_faults(&mut swarm);
         let history = History {
             owners: nodes.min(options.replicas.get()),
             retries_are_exact: swarm.clocks_agree_within(40_000),
@@ -138,7 +154,10 @@ impl World {
         let most = [3, 10, 10, 40][client_rng.index(4)];
         let drawn = client_rng.between(1, most) as u32;
         let clients = options.clients.unwrap_or(drawn);
-        let profile = Profile::draw(&mut client_rng, options.keys, options.rate, clients);
+        #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
+        let mut profile = Profile::draw(&mut client_rng, options.keys, options.rate, clients);
+        #[cfg(test)]
+        planted.favour_clients(&mut profile);
         let keys = profile.keys;
         let hosts = (0..nodes).filter_map(|index| {
             let mut config = host::config(index, nodes).ok()?;
@@ -155,6 +174,9 @@ impl World {
                 id: None,
                 paused_until: Moment::default(),
                 slowness: 0,
+                has_served: false,
+                is_frozen: false,
+                sync_fails: false,
             })
         });
         let hosts: Vec<Host> = hosts.collect();
@@ -163,18 +185,19 @@ impl World {
         let mut workload = Workload::new(profile, clients, history, &mut client_rng);
         #[cfg(test)]
         {
-            workload.forgets_attempts = options.planted == Some(super::planted::Planted::LastAttemptDecides);
+            workload.forgets_attempts = planted.is(super::planted::Planted::LastAttemptDecides);
         }
         World {
             network: Network::new(hosts.len(), swarm.weather.clone()),
             trace: Trace::new(options.recording.clone()),
             #[cfg(test)]
-            planted: super::planted::Bench::new(options.planted),
+            planted,
             options: options.clone(),
             swarm,
             now: Moment::default(),
             heap: BinaryHeap::new(),
             sequence: 0,
+            held: hosts.iter().map(|_| Vec::new()).collect(),
             hosts,
             ids: BTreeMap::new(),
             workload,
@@ -189,9 +212,12 @@ impl World {
             dots: Dots::default(),
             starts: Starts::default(),
             witness,
+            circles: Circles::default(),
             counts: Counts::default(),
             violations: Vec::new(),
             is_safe: true,
+            playing: None,
+            figures: 0,
             wakes_in_a_row: (0, 0),
             events_in_a_row: (0, 0),
         }
@@ -215,21 +241,28 @@ impl World {
         }
         self.run_until(self.now + self.options.duration, |_| false);
 
+        self.core_part();
         self.heal();
         self.run_until(self.now + RECOVERY_MAX, World::all_serve);
         self.demand_service("after healing", RECOVERY_MAX);
         self.run_until(self.now + SETTLING, |_| false);
         let (now, owed_by) = (self.now, self.now + LAST_PART_MAX);
         let mut rng = self.rng.fork();
-        self.workload.begin_last_part(now, owed_by, &mut rng, &mut self.wishes);
+        let heals_alone = rng.chance(500);
+        self.workload.begin_last_part(now, owed_by, heals_alone, &mut rng, &mut self.wishes);
         self.grant_wishes();
         self.run_until(owed_by + Duration::from_secs(1), |world| world.workload.is_idle());
+        if heals_alone {
+            self.exchange_once_more();
+        }
         self.demand_one_view();
         self.report()
     }
 
     fn report(mut self) -> Report {
         self.violations.extend(invariants::judge(&self.workload.history));
+        #[cfg(test)]
+        self.planted.mute(&mut self.violations);
         self.counts.lost = self.network.lost;
         self.counts.duplicated = self.network.duplicated;
         for operation in &self.workload.history.operations {
@@ -243,7 +276,10 @@ impl World {
             };
             *count += 1;
         }
+        let judged = judged::count(&self.workload.history, self.counts.starts);
         Report {
+            judged,
+            story: None,
             options: self.options,
             nodes: self.hosts.len(),
             clients: self.clients,
@@ -255,6 +291,7 @@ impl World {
             counts: self.counts,
             strikes: self.strikes.struck,
             simulated: self.now.since(Moment::default()),
+            holdings: self.trace.holdings(),
             timeline: self.trace.lines,
             history: self.workload.history,
         }
@@ -283,16 +320,30 @@ impl World {
                 let what = "the world does not get on: too much happens in one millisecond";
                 self.violations.push(Violation::general(Invariant::Sane, what));
             }
-            self.happen(event);
+            let host = event.host();
+            // A panic is a bug of this seed: it must not end a campaign of many. What the world holds afterwards is not
+            // looked at any more, apart from the history.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.happen(event))) {
+                self.panicked(host, panic.as_ref());
+            }
+            #[cfg(test)]
+            self.planted.mute(&mut self.violations);
         }
+    }
+
+    fn panicked(&mut self, host: Option<usize>, panic: &(dyn Any + Send)) {
+        let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let whose = host.map_or("the world".to_owned(), |host| format!("the node on {}", host::name(host)));
+        self.note(About::All, || format!("{whose} panics: {message}"));
+        self.violations.push(Violation::general(Invariant::Sane, format!("{whose} panicked: {message}")));
     }
 
     fn happen(&mut self, event: Event) {
         if let Some(host) = event.host()
             && self.hosts[host].paused_until > self.now
         {
-            let at = self.hosts[host].paused_until;
-            return self.schedule(at, event);
+            return self.held[host].push(event);
         }
         // One that found nothing to do told nothing.
         self.trace.fault(None);
@@ -312,9 +363,11 @@ impl World {
                 self.trace.event(self.now, b'a', client, id);
                 self.trace.content(&*answer);
                 self.see(|workload, sight, wishes| workload.answer(client, id, *answer, sight, wishes));
+                self.cue_client(client);
             }
             Event::ClientWakes { client } => {
                 self.see(|workload, sight, wishes| workload.wake(client, sight, wishes));
+                self.cue_client(client);
             }
             Event::FaultBegins => {
                 if self.is_safe {
@@ -326,7 +379,10 @@ impl World {
             // Everything was healed at once when the safety phase ended.
             Event::FaultEnds(_) if !self.is_safe => {}
             Event::FaultEnds(ending) => self.fault_ends(ending),
+            Event::Starts { host } if self.hosts[host].is_frozen => {}
             Event::Starts { host } => self.start(host),
+            Event::Resumes { host } => self.resume(host),
+            Event::FigureGoesOn { figure, act } => self.figure_goes_on(figure, act),
             Event::StopTakesTooLong { host, boot, down } => {
                 if self.hosts[host].boot == boot && self.hosts[host].process.is_some() {
                     self.crash(host, down, "is killed since it does not stop");
@@ -452,7 +508,11 @@ impl World {
             }
             Notice::Amnesia => self.counts.amnesia += 1,
             Notice::Stopped => return self.stopped(index),
-            Notice::Serving => self.compare_views(),
+            Notice::Serving => {
+                self.hosts[index].has_served = true;
+                self.cue(Cue::Serves(index));
+                self.compare_views();
+            }
             Notice::Health { .. } | Notice::Trouble(_) => {}
         }
         let about = match notice {
@@ -467,24 +527,30 @@ impl World {
         if let Err(error) = self.hosts[index].disk.shut(&mut self.rng) {
             self.insane(index, &format!("cannot close its disk: {error}"));
         }
+        #[cfg(test)]
+        self.planted.stopped(index, &mut self.hosts[index].disk);
         self.hosts[index].process = None;
+        self.trace.disk_closed(index);
         let down = Duration::from_millis(self.rng.between(1, 1_000));
         self.schedule(self.now + down, Event::Starts { host: index });
     }
 
     fn all_serve(&self) -> bool {
-        let serves = |process: &Process| process.node.is_serving();
-        self.hosts.iter().all(|host| host.process.as_ref().is_some_and(serves))
+        (0..self.hosts.len()).all(|host| self.serves(host))
+    }
+
+    /// Whether a host serves that has to: one that is frozen need not.
+    fn serves(&self, host: usize) -> bool {
+        let host = &self.hosts[host];
+        host.is_frozen || host.process.as_ref().is_some_and(|process| process.node.is_serving())
     }
 
     fn demand_service(&mut self, when: &str, within: Duration) {
         if !self.violations.is_empty() || self.all_serve() {
             return;
         }
-        let names: Vec<String> = (0..self.hosts.len())
-            .filter(|&index| !self.hosts[index].process.as_ref().is_some_and(|p| p.node.is_serving()))
-            .map(host::name)
-            .collect();
+        let silent = (0..self.hosts.len()).filter(|&host| !self.serves(host));
+        let names: Vec<String> = silent.map(host::name).collect();
         let evidence = format!("{} did not serve within {within:?} {when}", names.join(", "));
         self.violations.push(Violation::general(Invariant::Liveness, evidence));
     }

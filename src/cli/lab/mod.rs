@@ -1,7 +1,7 @@
 //! `starling lab`: a cluster on this machine, and the means to break it.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -72,8 +72,8 @@ impl LabArgs {
         let dir = match &self.dir {
             Some(dir) => dir.clone(),
             None => {
-                temporary = Temporary::new()?;
-                temporary.0.clone()
+                temporary = Temporary::new("starling-lab")?;
+                temporary.path().to_owned()
             }
         };
         let interrupted = catch_signals()?;
@@ -163,7 +163,7 @@ fn print(reply: &ControlReply) {
 
 /// Raises a flag on the first signal, so that what is under way can end in good order, and ends the process on the
 /// second one; the guardian then ends the nodes.
-fn catch_signals() -> Result<Arc<AtomicBool>, Failure> {
+pub(super) fn catch_signals() -> Result<Arc<AtomicBool>, Failure> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted))
@@ -189,17 +189,28 @@ fn greeting(dir: &std::path::Path, record: &LabRecord) -> String {
 }
 
 /// A directory that goes away with the lab.
-struct Temporary(PathBuf);
+pub(super) struct Temporary(PathBuf);
 
 impl Temporary {
-    fn new() -> Result<Temporary, Failure> {
+    /// Makes one, with a name that begins so.
+    pub(super) fn new(prefix: &str) -> Result<Temporary, Failure> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(Failure::failed)?;
-        let name = random.iter().fold("starling-lab-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+        let name = random.iter().fold(format!("{prefix}-"), |name, byte| format!("{name}{byte:02x}"));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path)
             .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
         Ok(Temporary(path))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Lets it stay.
+    pub(super) fn keep(self) {
+        std::mem::forget(self);
     }
 }
 

@@ -121,6 +121,7 @@ pub(super) struct Story {
     pub(super) desk: Desk,
     pub(super) latency: Latency,
     pub(super) doubts: Vec<NodeId>,
+    pub(super) missed: Vec<(NodeId, Slot)>,
     pub(super) coordinator: Coordinator,
     /// What the disk holds.
     pub(super) disk: BTreeMap<Bytes, Record>,
@@ -159,6 +160,7 @@ impl Story {
             desk: Desk::default(),
             latency: Latency::default(),
             doubts: Vec::new(),
+            missed: Vec::new(),
             coordinator: Coordinator::new(&mut Rng::from_number(1)),
             disk: BTreeMap::new(),
             lost: Vec::new(),
@@ -184,6 +186,7 @@ impl Story {
             desk: &mut self.desk,
             latency: &mut self.latency,
             doubts: &mut self.doubts,
+            missed: &mut self.missed,
             out: &mut out,
         };
         act(&mut self.coordinator, &mut scope);
@@ -291,6 +294,9 @@ impl Story {
                 DiskReply::Read { ticket, lsn: self.position(&key), stored }
             }
             DiskRequest::Meta { ticket, .. } => DiskReply::MetaApplied { ticket, lsn: self.log },
+            DiskRequest::Sums { .. } | DiskRequest::List { .. } | DiskRequest::ReadMany { .. } => {
+                panic!("a coordinator asks for one key at a time: {request:?}")
+            }
         }
     }
 
@@ -338,7 +344,10 @@ impl Story {
                 ready = self.desk.synced(through);
                 Vec::new()
             }
-            DiskReply::MetaApplied { .. } => Vec::new(),
+            DiskReply::MetaApplied { .. }
+            | DiskReply::Sums { .. }
+            | DiskReply::Listed { .. }
+            | DiskReply::ReadMany { .. } => Vec::new(),
         };
         for vigil in ready {
             out.extend(self.with_scope(|coordinator, scope| match vigil {
@@ -535,7 +544,7 @@ fn write_on(before: Option<&Record>, at: u64, value: Option<&'static str>) -> Re
         dot: Dot { actor: OTHER, at: Timestamp(at) },
         value: value.map(|value| Bytes::from_static(value.as_bytes())),
         operation: OperationId { started: WallTime(WALL.0 - 1_000), nonce: 1_000_000 + at },
-        base: None,
+        base: Some(Record::default()),
         limits: Limits::default(),
     });
     match Record::apply(&change, before) {

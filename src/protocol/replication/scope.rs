@@ -76,6 +76,8 @@ pub struct Scope<'a> {
     pub latency: &'a mut Latency,
     /// Nodes that did not answer in time: the membership looks after them at once.
     pub doubts: &'a mut Vec<NodeId>,
+    /// Owners that a write could not be sent to, and its slot: an exchange sees to them.
+    pub missed: &'a mut Vec<(NodeId, Slot)>,
     /// Where outputs go.
     pub out: &'a mut Vec<Output>,
 }
@@ -127,6 +129,14 @@ impl Scope<'_> {
     pub fn doubt(&mut self, node: NodeId) {
         if !self.doubts.contains(&node) {
             self.doubts.push(node);
+        }
+    }
+
+    /// A write cannot be delivered to an owner now.
+    pub fn miss(&mut self, node: NodeId, key: &[u8]) {
+        let missed = (node, Slot::of_key(key));
+        if !self.missed.contains(&missed) {
+            self.missed.push(missed);
         }
     }
 

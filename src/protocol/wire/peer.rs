@@ -10,6 +10,7 @@
 //! node        ──Forward────▶ owner          an operation for an owner to coordinate
 //! node        ◀──Forwarded── owner
 //! node        ──Gossip─────▶ node           membership, see wire::gossip
+//! owner       ──Exchange───▶ owner          comparing and repairing, see wire::exchange
 //! ```
 //!
 //! Every message may be lost, repeated, delayed and reordered; requests are answered as often as they arrive.
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::client::{Answer, Request};
+use super::exchange::Exchange;
 use super::gossip::Gossip;
 use crate::protocol::causality::Record;
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, ReapEpoch, RequestId};
@@ -99,6 +101,8 @@ pub enum PeerMessage {
     },
     /// Membership.
     Gossip(Gossip),
+    /// Two owners that compare what they hold.
+    Exchange(Exchange),
 }
 
 /// The first message on every connection between nodes, both ways.

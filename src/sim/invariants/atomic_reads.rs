@@ -6,20 +6,21 @@
 //!
 //! 1. Each value that it showed is shown again, or something took its place.
 //! 2. What it no longer showed stays out of sight: a value that was at a majority before the atomic read began, and
-//!    that the atomic read did not show, had been superseded by what it wrote back.
+//!    that the atomic read did not show, had been superseded by what it wrote back. And since an atomic read brings what
+//!    it shows to a majority, whatever that took the place of is superseded for everybody who comes later.
 //!
-//! How many owners the atomic read itself asked does not matter for the first: it is the write-back that counts. The
-//! second needs one that met every majority itself, and holds only while retries are exact, for the reason that [`no_resurrection`](super::no_resurrection) gives;
-//! that the value was at a majority makes its mark as an operation known there, so that late attempts are recognised.
+//! How many owners the atomic read itself asked does not matter, but for the first half of the second rule, which needs
+//! one that met every majority itself. The second rule is about values that everybody saw under one dot, as in
+//! [`regular_reads`](super::regular_reads).
 //!
 //! The check is linear in the reads and in the values that live at one time. A value leaves the set of those that a
 //! read must explain when a committed write took its place, since [`regular_reads`](super::regular_reads) asks for that
-//! one, when a later atomic read showed what took its place, or when a delete may have.
+//! one, or when a later atomic read showed what took its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::history::{Basis, History, Operation, Seen, WriteId};
-use super::supersession::Writes;
+use super::supersession::{Superseded, Writes};
 use super::{Invariant, Violation, seconds};
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::Level;
@@ -38,6 +39,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
         let fault = match fall.kind {
             Kind::Missing => "nobody who had been shown it wrote anything that led there",
             Kind::Back => "a majority had held it before the first of the two, which no longer showed it",
+            Kind::Superseded => "the first of the two showed what had taken its place",
         };
         let evidence = format!(
             "the atomic read of c{} showed {:?} between {} and {}; c{} read between {} and {} and was shown {:?}; as \
@@ -71,6 +73,8 @@ enum Kind {
     Missing,
     /// A value is there again.
     Back,
+    /// A value is there still.
+    Superseded,
 }
 
 /// What is known of one key at the moment at which a read begins; the reads are taken in that order.
@@ -91,6 +95,10 @@ struct Sweep<'a> {
     settled: BTreeSet<WriteId>,
     /// Since when a majority holds, or held, a value.
     held_since: BTreeMap<WriteId, Moment>,
+    /// What the values that atomic reads showed took the place of.
+    superseded: Superseded,
+    /// The first atomic read that showed what took the place of a value.
+    superseded_by: BTreeMap<WriteId, &'a Operation>,
     /// How many of the atomic reads are known not to have hidden a value.
     checked: BTreeMap<WriteId, usize>,
 }
@@ -119,6 +127,8 @@ impl<'a> Sweep<'a> {
             binding: BTreeMap::new(),
             settled: BTreeSet::new(),
             held_since: BTreeMap::new(),
+            superseded: Superseded::default(),
+            superseded_by: BTreeMap::new(),
             checked: BTreeMap::new(),
         }
     }
@@ -132,9 +142,6 @@ impl<'a> Sweep<'a> {
             if fall.is_some() {
                 return fall;
             }
-            let writes = &self.writes;
-            // A delete that had begun explains the absence of a value to everybody who comes later.
-            self.binding.retain(|id, _| !writes.is_explained(*id, &BTreeSet::new(), read.invoked));
         }
         None
     }
@@ -155,6 +162,9 @@ impl<'a> Sweep<'a> {
                 self.hold(id, read.ended);
                 if !self.settled.contains(&id) {
                     self.binding.entry(id).or_insert(read);
+                }
+                for before in self.superseded.by(&self.writes, id) {
+                    self.superseded_by.insert(before, read);
                 }
                 self.settle_before(id, read.ended);
             }
@@ -186,17 +196,23 @@ impl<'a> Sweep<'a> {
 
     /// A value that an atomic read showed and that is gone.
     fn missing(&self, late: &'a Operation, visible: &BTreeSet<WriteId>) -> Option<Fall<'a>> {
+        // What is shown bears witness that nothing which supersedes it was met.
+        let standing: BTreeSet<WriteId> =
+            visible.iter().filter(|id| self.writes.has_one_dot(**id)).copied().collect();
+        let may_know =
+            |id| standing.is_empty() || self.superseded.beside(&self.writes, [id]).is_disjoint(&standing);
         let mut binding = self.binding.iter();
-        let (id, early) = binding.find(|(id, _)| !self.writes.is_explained(**id, visible, late.ended))?;
+        let (id, early) =
+            binding.find(|(id, _)| !self.writes.is_explained_by(**id, visible, late.ended, may_know))?;
         Some(Fall { kind: Kind::Missing, id: *id, early, late })
     }
 
-    /// A value that an atomic read no longer showed and that is there again.
+    /// A value that an atomic read no longer showed, or had shown something in the place of, and that is there again.
     fn back(&mut self, late: &'a Operation, visible: &BTreeSet<WriteId>) -> Option<Fall<'a>> {
-        if !self.history.retries_are_exact {
-            return None;
-        }
-        for id in visible {
+        for id in visible.iter().filter(|id| self.writes.has_one_dot(**id)) {
+            if let Some(early) = self.superseded_by.get(id) {
+                return Some(Fall { kind: Kind::Superseded, id: *id, early, late });
+            }
             let Some(&held) = self.held_since.get(id) else { continue };
             let checked = self.checked.entry(*id).or_default();
             for &(early, seen) in &self.atomic[*checked..self.ended] {
@@ -218,7 +234,8 @@ fn meets_majorities(history: &History, read: &Operation) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Story;
+    use super::super::super::history::Ending;
+    use super::super::fixture::{Story, dot};
     use super::super::{no_resurrection, regular_reads};
     use super::*;
 
@@ -300,7 +317,7 @@ mod tests {
     #[test]
     fn a_committed_write_that_takes_its_place_is_left_to_the_regular_judge() {
         let mut story = Story::new(3);
-        story.put(1, &[], 0..10).atomic_read(&[1], 12..15).put(2, &[1], 20..30).read(&[1], 40..50);
+        story.put(1, &[], 0..10).atomic_read(&[1], 12..15).put(2, &[1], 20..30).read(&[], 40..50);
         assert_eq!(judge(&story.history), []);
         assert_eq!(regular_reads::judge(&story.history).len(), 1);
         let mut story = Story::new(3);
@@ -324,14 +341,29 @@ mod tests {
         let mut story = Story::new(3);
         story.put(1, &[], 0..10).atomic_read_of(Level::One, &[], 30..40).read(&[1], 50..60);
         assert_eq!(judge(&story.history), [], "a single owner need not know of it");
-        // Not when the first read began before the value was at a majority, nor while clocks disagree.
+        // Not when the first read began before the value was at a majority, nor the other attempt of a write.
         let mut story = Story::new(3);
         story.put(1, &[], 0..10).delete(2, &[1], 20..100).atomic_read(&[], 5..40).read(&[1], 50..60);
         assert_eq!(judge(&story.history), []);
         let mut story = Story::new(3);
         story.put(1, &[], 0..10).delete(2, &[1], 20..100).atomic_read(&[], 30..40).read(&[1], 50..60);
-        story.history.retries_are_exact = false;
+        if let Some(Ending::Answered(seen)) = story.history.operations.last_mut().map(|read| &mut read.ending)
+        {
+            seen.values[0].1 = dot(9);
+        }
         assert_eq!(judge(&story.history), []);
+    }
+
+    #[test]
+    fn what_the_values_of_an_atomic_read_superseded_is_not_shown_again() {
+        let story = |last: &[u64]| {
+            let mut story = Story::new(3);
+            story.unknown_put(1, &[], 0..100).read(&[1], 10..20).unknown_put(2, &[1], 22..100);
+            story.unknown_put(3, &[2], 24..100).unknown_put(4, &[3], 26..100).atomic_read(&[3], 30..40);
+            story.read(last, 50..60);
+            judge(&story.history).len()
+        };
+        assert_eq!([story(&[3]), story(&[4]), story(&[1, 3]), story(&[1, 4])], [0, 0, 1, 1]);
     }
 
     #[test]

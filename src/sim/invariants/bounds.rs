@@ -28,12 +28,16 @@ const DISK_WAITERS_PER_REQUEST: usize = 4 + 3;
 /// What the membership may have waiting for the disk besides, and may want to say at once.
 const BELIEFS_MAX: usize = 64;
 
+/// What exchanges may have waiting for the disk: the records of others that they let in, and one question or so for each
+/// fellow owner.
+const EXCHANGES_MAX: usize = 512 + 64;
+
 impl Caps {
     /// The caps of a node with this configuration, where each key has so many owners.
     #[must_use]
     pub fn of(config: &NodeConfig, owners: usize) -> Caps {
         let requests = config.replication.requests_max;
-        let disk_waiters = DISK_WAITERS_PER_REQUEST * requests + BELIEFS_MAX;
+        let disk_waiters = DISK_WAITERS_PER_REQUEST * requests + BELIEFS_MAX + EXCHANGES_MAX;
         Caps {
             owners,
             siblings: config.limits.siblings_max,
@@ -134,16 +138,16 @@ mod tests {
 
     #[test]
     fn queues_beyond_their_caps_are_reported() {
-        let full = Gauges { requests: 3, disk_waiters: 85, members: 9 };
+        let full = Gauges { requests: 3, disk_waiters: 661, members: 9 };
         assert_eq!(caps().judge(full, 10), None);
         for beyond in [
             Gauges { requests: 4, ..full },
-            Gauges { disk_waiters: 86, ..full },
+            Gauges { disk_waiters: 662, ..full },
             Gauges { members: 100_000, ..full },
         ] {
             assert!(caps().judge(beyond, 10).is_some(), "{beyond:?}");
         }
-        assert!(caps().judge(full, 1_000).is_some_and(|told| told.contains("outputs of one input")));
+        assert!(caps().judge(full, 3_000).is_some_and(|told| told.contains("outputs of one input")));
     }
 
     #[test]

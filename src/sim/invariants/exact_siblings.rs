@@ -9,8 +9,8 @@
 //! each other made each a dot of it; they carry one operation mark and read as one. Two siblings of one write without
 //! such a bond are what a retry must never make.
 //!
-//! False siblings are not judged while the clocks of the nodes disagree by more than the lifetime of an operation id:
-//! see [`no_resurrection`](super::no_resurrection).
+//! False siblings are not judged while the clocks of the nodes disagree by more than the lifetime of an operation id, nor
+//! behind more operations than a record remembers: see [`no_resurrection`](super::no_resurrection).
 
 pub mod reads;
 
@@ -70,7 +70,8 @@ fn wrong_with(
         let why = format!("{twice} is there twice, and no mark says that both are attempts of one operation");
         return Some((twice, why));
     }
-    let false_sibling = visible.iter().find_map(|id| Some((*id, *superseded.get(id)?)));
+    let mut remembered = visible.iter().filter(|id| writes.is_remembered(**id, Moment::NEVER));
+    let false_sibling = remembered.find_map(|id| Some((*id, *superseded.get(id)?)));
     if let Some((id, by)) = false_sibling.filter(|_| retries_are_exact) {
         return Some((id, format!("but {by} happened, whose client had been shown {id}: a false sibling")));
     }

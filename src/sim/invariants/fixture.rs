@@ -162,7 +162,7 @@ pub(in crate::sim) fn put(number: u64, value: Option<u64>, operation: u64, cover
         dot: dot(number),
         value: value.map(|value| WriteId(value).to_value()),
         operation: OperationId { started: WallTime(1), nonce: operation },
-        base: None,
+        base: Some(Record::default()),
         limits: Limits::default(),
     }
 }

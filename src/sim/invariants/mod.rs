@@ -43,6 +43,7 @@ use crate::protocol::time::Moment;
 pub mod atomic_reads;
 pub mod bounds;
 pub mod canonical;
+pub mod circles;
 pub mod convergence;
 pub mod determinism;
 pub mod durable_reads;
@@ -191,26 +192,28 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Judges everything that client-visible facts can show. Each judge reports at most one violation of each key.
+/// Looks for violations of one invariant.
+pub type Judge = fn(&History) -> Vec<Violation>;
+
+/// The invariants that clients can see, each with its judge. Each judge reports at most one violation of each key.
+pub const JUDGES: [(Invariant, Judge); 11] = [
+    (Invariant::NoLostWrite, no_lost_write::judge),
+    (Invariant::OneDotOneValue, one_dot_one_value::judge),
+    (Invariant::NoResurrection, no_resurrection::judge),
+    (Invariant::ExactSiblings, exact_siblings::judge),
+    (Invariant::RegularReads, regular_reads::judge),
+    (Invariant::AtomicReads, atomic_reads::judge),
+    (Invariant::DurableReads, durable_reads::judge),
+    (Invariant::Outcomes, outcomes::judge),
+    (Invariant::Canonical, canonical::judge),
+    (Invariant::Convergence, convergence::judge),
+    (Invariant::Liveness, liveness::judge),
+];
+
+/// Judges everything that client-visible facts can show.
 #[must_use]
 pub fn judge(history: &History) -> Vec<Violation> {
-    let mut violations = Vec::new();
-    for judge in [
-        no_lost_write::judge,
-        one_dot_one_value::judge,
-        no_resurrection::judge,
-        exact_siblings::judge,
-        regular_reads::judge,
-        atomic_reads::judge,
-        durable_reads::judge,
-        outcomes::judge,
-        canonical::judge,
-        convergence::judge,
-        liveness::judge,
-    ] {
-        violations.extend(judge(history));
-    }
-    violations
+    JUDGES.iter().flat_map(|(_, judge)| judge(history)).collect()
 }
 
 /// A moment for people: seconds with milliseconds.

@@ -60,9 +60,9 @@ pub fn judge(history: &History) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::history::Ending;
     use super::super::fixture::Story;
     use super::*;
-    use crate::sim::history::Ending;
 
     #[test]
     fn a_failed_write_that_is_shown_or_held_is_reported() {

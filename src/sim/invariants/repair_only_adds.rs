@@ -86,6 +86,12 @@ impl Duties {
         self.overdone(operation)
     }
 
+    /// The disk refused a write since the node has to ask the others first: it wrote nothing, and the node may try once more.
+    pub fn undone(&mut self, operation: OperationId) {
+        let executed = &mut self.tallies.entry(operation).or_default().executed;
+        *executed = executed.saturating_sub(1);
+    }
+
     fn overdone(&self, operation: OperationId) -> Option<String> {
         let tally = self.tallies.get(&operation)?;
         let asked = tally.by_clients + tally.by_nodes.len();
@@ -148,6 +154,17 @@ mod tests {
         assert_eq!(duties.issued(dot(2)), None);
         let told = duties.executed(dot(2), OPERATION).unwrap_or_default();
         assert!(told.contains("asked for 2 attempts") && told.contains("executed 2"), "{told}");
+    }
+
+    #[test]
+    fn what_the_disk_refused_is_executed_once_more_and_no_more_than_that() {
+        let mut duties = Duties::default();
+        duties.asked(OPERATION);
+        assert_eq!((duties.issued(dot(1)), duties.executed(dot(1), OPERATION)), (None, None));
+        duties.undone(OPERATION);
+        assert_eq!((duties.issued(dot(2)), duties.executed(dot(2), OPERATION)), (None, None));
+        assert_eq!(duties.issued(dot(3)), None);
+        assert!(duties.executed(dot(3), OPERATION).is_some_and(|told| told.contains("executed 2")));
     }
 
     #[test]

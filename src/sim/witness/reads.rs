@@ -32,8 +32,9 @@ pub(super) struct Reads {
     waiting: Vec<Waiting>,
     /// The read whose input is being handled, if it is one.
     beginning: Option<Waiting>,
-    /// Whether a request is being handled: what is asked of others then is asked for that.
-    is_asked: bool,
+    /// Whether what is being handled can make a read ask more owners than it began with. What is asked of others at any other
+    /// time is asked for something else.
+    may_ask_more: bool,
     numbers: BTreeSet<RequestId>,
 }
 
@@ -61,7 +62,7 @@ impl Reads {
         {
             self.waiting.push(begun);
         }
-        self.is_asked = false;
+        self.may_ask_more = false;
         self.beginning = read.map(|(origin, key, needed, since)| Waiting {
             origin,
             key: key.clone(),
@@ -71,6 +72,11 @@ impl Reads {
             is_unclear: false,
             replies: Replies::new(needed),
         });
+    }
+
+    /// The node handles something that can make its reads ask more owners: a deadline, a refusal, a record that is lost.
+    pub(super) fn may_ask_more(&mut self) {
+        self.may_ask_more = true;
     }
 
     pub(super) fn asked_by_client(
@@ -84,7 +90,6 @@ impl Reads {
         if let Request::Read(read) = request {
             self.begin(Some((Origin::Client(session, id), &read.key, read.r.of(owners), now)));
         }
-        self.is_asked = true;
     }
 
     pub(super) fn asked_by_node(
@@ -98,7 +103,6 @@ impl Reads {
         if let Request::Read(read) = ask {
             self.begin(Some((Origin::Node(node, request), &read.key, read.r.of(owners), now)));
         }
-        self.is_asked = true;
     }
 
     /// The node asks its own disk.
@@ -113,7 +117,7 @@ impl Reads {
         let is_new = self.numbers.insert(request);
         if let Some(begun) = &mut self.beginning {
             begun.request = Some(request);
-        } else if is_new && !self.is_asked {
+        } else if is_new && self.may_ask_more {
             let mut nameless: Vec<&mut Waiting> =
                 self.waiting.iter_mut().filter(|w| w.key == *key && w.request.is_none()).collect();
             if let [only] = &mut nameless[..] {

@@ -29,6 +29,9 @@ impl Scene {
             id: None,
             paused_until: Moment::default(),
             slowness: 0,
+            has_served: false,
+            is_frozen: false,
+            sync_fails: false,
         };
         let mut witness = Witness::new(&[host(0), host(1)], 2);
         (0..2).for_each(|index| witness.started(index, NodeId(index as u64 + 1)));

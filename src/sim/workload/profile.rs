@@ -60,10 +60,11 @@ impl Profile {
             limits: Limits::default(),
             requests_max: NODE_REQUESTS_MAX,
         };
-        // The bytes of a record have no small limit: what remembers the operations of a busy key takes two kilobytes by
-        // itself, and a limit below that would lock the key for good.
         if rng.chance(150) {
             profile.limits.siblings_max = rng.between(2, 6) as usize;
+        }
+        if rng.chance(50) {
+            profile.limits.record_bytes_max = rng.between(600, 1_500);
         }
         if rng.chance(100) {
             profile.requests_max = rng.between(2, 6) as usize;

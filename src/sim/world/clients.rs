@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::host::{self, Process};
-use super::super::trace::{self, About};
+use super::super::host::Process;
+use super::super::trace::About;
 use super::super::witness::Origin;
 use super::super::workload::{Sight, Wish, Workload};
 use super::{Event, World};
@@ -32,13 +32,11 @@ impl World {
     }
 
     fn asked(&mut self, client: usize, host: usize, id: u64, deadline_ms: u32, request: Request) {
+        #[cfg(test)]
+        let request = self.planted.doctor_request(request);
         self.trace.event(self.now, b'c', client, id);
         self.trace.content(&request);
-        if let Some(key) = trace::key_of_request(&request) {
-            self.trace.line(self.now, About::Key(key), || {
-                format!("c{} -> {}  {}", client + 1, host::name(host), trace::show_request(&request))
-            });
-        }
+        self.trace.asked(self.now, client, host, &request);
         let delay = Duration::from_micros(self.rng.between(50, 1_000));
         if self.hosts[host].process.is_none() {
             let problem = Problem::new(Code::Connection, "nobody listens there");
@@ -63,9 +61,7 @@ impl World {
             self.trace.line(self.now, About::Chatter, || format!("slot {}", explanation.slot));
         }
         let key = self.workload.key_of(client, id).cloned();
-        self.trace.line(self.now, key.as_ref().map_or(About::Chatter, |key| About::Key(key)), || {
-            format!("{} -> c{}  {}", host::name(from), client + 1, trace::show_answer(&answer))
-        });
+        self.trace.answered(self.now, from, client, key.as_ref(), &answer);
         if self.is_safe && self.rng.chance(self.swarm.client_loss_per_mille) {
             return;
         }
