@@ -38,6 +38,7 @@ pub(super) struct Witness {
     owners: usize,
     /// Keys by number: numbers are cheaper to look for.
     keys: BTreeMap<Bytes, usize>,
+    names: Vec<Bytes>,
     books: Vec<Book>,
     hosts: Vec<Watched>,
     caps: Vec<Caps>,
@@ -78,6 +79,7 @@ impl Witness {
         Witness {
             owners,
             keys: BTreeMap::new(),
+            names: Vec::new(),
             books: Vec::new(),
             caps: hosts.iter().map(|host| Caps::of(&host.config, owners)).collect(),
             hosts: hosts.iter().map(|_| Watched::default()).collect(),
@@ -110,6 +112,14 @@ impl Witness {
     /// Something is about to happen to a node.
     pub(super) fn input(&mut self, host: usize, now: Moment, input: &Input, dots: &mut Dots) {
         self.hosts[host].reads.begin(None);
+        if matches!(
+            input,
+            Input::Deadline
+                | Input::Peer { message: PeerMessage::Refused { .. }, .. }
+                | Input::Disk(DiskReply::Read { stored: Stored::Lost, .. })
+        ) {
+            self.hosts[host].reads.may_ask_more();
+        }
         match input {
             Input::Disk(reply) => self.disk_replied(host, now, reply, dots),
             Input::Client { session, id, request, .. } => {
@@ -320,12 +330,13 @@ impl Witness {
             return *number;
         }
         self.books.push(Book::default());
+        self.names.push(key.clone());
         self.keys.insert(key.clone(), self.books.len() - 1);
         self.books.len() - 1
     }
 
     fn key(&self, number: usize) -> Option<Bytes> {
-        self.keys.iter().find(|(_, known)| **known == number).map(|(key, _)| key.clone())
+        self.names.get(number).cloned()
     }
 
     fn report_of(

@@ -115,4 +115,16 @@ mod tests {
         story.history.retries_are_exact = false;
         assert_eq!(judge(&story.history), []);
     }
+
+    #[test]
+    fn a_value_may_come_back_with_an_attempt_that_a_newer_operation_has_made_records_forget() {
+        let second = 1_000_000;
+        for (overwritten_at, expected) in [(20, 1), (61, 0)] {
+            let mut story = Story::new(3);
+            let begun = overwritten_at * second;
+            story.put(1, &[], 0..10).put(2, &[1], begun..begun + 10);
+            story.read_of(Level::All, &[1, 2], 70 * second..71 * second);
+            assert_eq!(judge(&story.history).len(), expected, "overwritten at {overwritten_at} s");
+        }
+    }
 }

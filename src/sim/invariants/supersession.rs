@@ -125,15 +125,17 @@ impl<'a> Writes<'a> {
         false
     }
 
-    /// Whether every record that a reader met before `until` had to recognise another attempt of this write. Records know the
-    /// newest [`OPERATIONS_MAX`] operations of their key only; behind so many newer ones an attempt that arrives late, but
-    /// within its lifetime, is taken for a new write, and its value comes back. That limit is documented.
+    /// Whether every record that a reader met before `until` had to recognise another attempt of this write. Records know
+    /// the newest [`OPERATIONS_MAX`] operations of their key only, and none that began a lifetime before the newest. Behind
+    /// that an attempt that arrives late, or that two coordinators executed apart of each other and whose records meet
+    /// late, is taken for a new write, and its value comes back. That limit is documented.
     pub(super) fn is_remembered(&self, id: WriteId, until: Moment) -> bool {
         let Some(write) = self.get(id) else { return true };
         let invoked = write.operation.invoked;
-        let last = until.min(invoked + OPERATION_LIFETIME);
         let before = |moment| self.begun.partition_point(|begun| *begun < moment);
-        before(last) - before(invoked - CLOCKS_DIFFER_MAX) <= OPERATIONS_MAX
+        let outlived = invoked + OPERATION_LIFETIME - CLOCKS_DIFFER_MAX;
+        before(until) - before(invoked - CLOCKS_DIFFER_MAX) <= OPERATIONS_MAX
+            && before(until) <= before(outlived)
     }
 
     /// Whether a delete without a context may have found this write.

@@ -9,7 +9,7 @@ use crate::protocol::causality::Record;
 use crate::protocol::id::{NodeId, RequestId, SessionId};
 use crate::protocol::storage::op::Ticket;
 use crate::protocol::time::Moment;
-use crate::protocol::wire::client::{Answer, Request};
+use crate::protocol::wire::client::{Answer, ReadAnswer, Request};
 use crate::sim::invariants::exact_siblings::reads::Replies;
 
 /// Who waits for the answer of a read.
@@ -32,6 +32,9 @@ pub(super) struct Reads {
     waiting: Vec<Waiting>,
     /// The read whose input is being handled, if it is one.
     beginning: Option<Waiting>,
+    /// Whether what is being handled can make a read ask more owners than it began with. What is asked of others at any other
+    /// time is asked for something else.
+    may_ask_more: bool,
     numbers: BTreeSet<RequestId>,
 }
 
@@ -59,6 +62,7 @@ impl Reads {
         {
             self.waiting.push(begun);
         }
+        self.may_ask_more = false;
         self.beginning = read.map(|(origin, key, needed, since)| Waiting {
             origin,
             key: key.clone(),
@@ -68,6 +72,11 @@ impl Reads {
             is_unclear: false,
             replies: Replies::new(needed),
         });
+    }
+
+    /// The node handles something that can make its reads ask more owners: a deadline, a refusal, a record that is lost.
+    pub(super) fn may_ask_more(&mut self) {
+        self.may_ask_more = true;
     }
 
     pub(super) fn asked_by_client(
@@ -108,7 +117,7 @@ impl Reads {
         let is_new = self.numbers.insert(request);
         if let Some(begun) = &mut self.beginning {
             begun.request = Some(request);
-        } else if is_new {
+        } else if is_new && self.may_ask_more {
             let mut nameless: Vec<&mut Waiting> =
                 self.waiting.iter_mut().filter(|w| w.key == *key && w.request.is_none()).collect();
             if let [only] = &mut nameless[..] {
@@ -146,40 +155,33 @@ impl Reads {
         answer: &Answer,
         opened: Opened<'_>,
     ) -> Option<(Bytes, Moment, String)> {
-        let is_it = |waiting: &Waiting| waiting.origin == origin;
-        let first = self.waiting.iter().position(is_it)?;
         let Answer::Read(read) = answer else { return None };
-        if !read.available {
-            self.waiting.swap_remove(first);
-            return None;
-        }
-        let key = self.waiting[first].key.clone();
-        let since = self.waiting[first].since;
-        let context = match read.context.as_ref().zip(opened).map(|(token, secret)| token.open(&key, secret))
-        {
-            None => None,
-            Some(Ok(context)) => Some(context),
-            Some(Err(error)) => {
-                self.waiting.swap_remove(first);
-                return Some((key, since, format!("the context in the answer does not open: {error}")));
-            }
-        };
-        // A message that came twice has begun two reads of one origin: the answer is that of one of them.
-        let mut wrong = None;
-        for at in (0..self.waiting.len()).filter(|&at| is_it(&self.waiting[at])) {
-            let waiting = &self.waiting[at];
-            match waiting.replies.judge(read, context.as_ref()) {
-                Some(_) if waiting.is_unclear => {}
-                Some(evidence) => {
-                    wrong.get_or_insert(evidence);
-                    continue;
-                }
-                None => {}
-            }
-            self.waiting.swap_remove(at);
-            return None;
-        }
-        self.waiting.swap_remove(first);
+        // A message that came twice has begun two reads of one origin, and this is the answer of one of them. The first
+        // answer has to fit any; of what is left nobody can tell any more which answer is whose.
+        let (mut these, others): (Vec<Waiting>, Vec<Waiting>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.origin == origin);
+        self.waiting = others;
+        let (key, since) = these.first().map(|waiting| (waiting.key.clone(), waiting.since))?;
+        let wrong = if read.available { wrong_with(&these, read, &key, opened) } else { None };
+        these.truncate(these.len() - 1);
+        self.waiting.extend(these.into_iter().map(|waiting| Waiting { is_unclear: true, ..waiting }));
         wrong.map(|evidence| (key, since, evidence))
     }
+}
+
+/// What is wrong with the answer, if it fits none of these reads.
+fn wrong_with(these: &[Waiting], read: &ReadAnswer, key: &Bytes, opened: Opened<'_>) -> Option<String> {
+    if these.iter().any(|waiting| waiting.is_unclear) {
+        return None;
+    }
+    let context =
+        match read.context.as_ref().zip(opened).map(|(token, secret)| token.open(key, secret)).transpose() {
+            Ok(context) => context,
+            Err(error) => return Some(format!("the context in the answer does not open: {error}")),
+        };
+    let mut told: Vec<String> = Vec::new();
+    for waiting in these {
+        told.push(waiting.replies.judge(read, context.as_ref())?);
+    }
+    told.into_iter().next()
 }

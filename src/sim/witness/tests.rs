@@ -202,3 +202,68 @@ fn a_read_is_held_against_its_replies() {
     assert_eq!(read(&one, &other, &other), [Invariant::ExactSiblings]);
     assert_eq!(read(&one, &one, &one.merged(&other)), [Invariant::ExactSiblings]);
 }
+
+#[test]
+fn of_two_reads_that_one_message_began_the_first_answer_has_to_fit_and_the_second_is_left_alone() {
+    let (mut scene, none) = (Scene::new(), Record::default());
+    let digest = crate::protocol::ring::view::SlotDigest(0);
+    for request in [RequestId(5), RequestId(6)] {
+        let ask = Request::Read(Read { key: KEY, r: Level::One, atomic: false });
+        let message = PeerMessage::Forward { request: RequestId(9), deadline_ms: 1, ask };
+        scene.happens(0, Input::Peer { from: NodeId(2), message });
+        let fetch = PeerMessage::Fetch { request, digest, key: KEY };
+        scene.witness.sent(0, NodeId(2), Moment(1), &fetch, None);
+    }
+    let fetched = PeerMessage::Fetched {
+        request: RequestId(6),
+        raised: Default::default(),
+        committed: Default::default(),
+        record: None,
+    };
+    scene.happens(0, Input::Peer { from: NodeId(2), message: fetched });
+    let answer = |available, of: &Record| {
+        Answer::Read(ReadAnswer {
+            available,
+            values: of.siblings().to_vec(),
+            deleted: false,
+            context: None,
+            replies: vec![NodeId(2)],
+            problem: None,
+        })
+    };
+    let origin = Origin::Node(NodeId(2), RequestId(9));
+    scene.witness.answered(0, origin, Moment(2), &answer(true, &none), None);
+    assert_eq!(scene.told(), [], "it is the answer of the second read");
+    scene.witness.answered(0, origin, Moment(2), &answer(true, &record(&[(1, 1)])), None);
+    assert_eq!(scene.told(), []);
+}
+
+#[test]
+fn what_a_write_asks_of_others_is_no_reply_to_a_read_of_one_owner() {
+    let mut scene = Scene::new();
+    let (session, digest) = (SessionId(1), crate::protocol::ring::view::SlotDigest(0));
+    let ask = Request::Read(Read { key: KEY, r: Level::One, atomic: false });
+    scene.happens(0, Input::Client { session, id: 1, deadline_ms: 1, request: ask });
+    let ticket = Ticket(1);
+    let disk = DiskRequest::Read { ticket, slot: Slot::of_key(&KEY), key: KEY };
+    scene.witness.disk_is_asked(0, Moment(1), &disk);
+    let explain = Request::Explain { key: KEY };
+    scene.happens(0, Input::Client { session, id: 2, deadline_ms: 1, request: explain });
+    let fetch = |request| PeerMessage::Fetch { request, digest, key: KEY };
+    scene.witness.sent(0, NodeId(2), Moment(1), &fetch(RequestId(5)), None);
+    scene.happens(0, Input::Deadline);
+    scene.witness.sent(0, NodeId(2), Moment(1), &fetch(RequestId(6)), None);
+    let (raised, committed) = Default::default();
+    let fetched = PeerMessage::Fetched { request: RequestId(6), raised, committed, record: None };
+    scene.happens(0, Input::Peer { from: NodeId(2), message: fetched });
+    let answer = ReadAnswer {
+        available: true,
+        values: Vec::new(),
+        deleted: false,
+        context: None,
+        replies: vec![NodeId(2)],
+        problem: None,
+    };
+    scene.witness.answered(0, Origin::Client(session, 1), Moment(2), &Answer::Read(answer), None);
+    assert_eq!(scene.told(), [], "the sixth request is the hedge of the read");
+}

@@ -15,7 +15,7 @@ use crate::protocol::wire::exchange::Exchange;
 use crate::protocol::wire::peer::PeerMessage;
 
 /// Of how many messages one is read back from its bytes.
-const DECODED_EVERY: u64 = 16;
+const DECODED_EVERY: u64 = 64;
 
 impl World {
     pub(super) fn send(&mut self, from: usize, to: Destination, message: PeerMessage) {
