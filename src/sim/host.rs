@@ -16,6 +16,9 @@ use crate::protocol::time::{Moment, WallTime};
 /// The most that a disk is slowed down, in thousandths more: as much as one fault does at most.
 const SLOWNESS_MAX: u64 = 100_000;
 
+/// The longest that anything takes on a slow disk.
+const SLOWED_MAX: Duration = Duration::from_secs(4);
+
 /// One machine.
 pub(super) struct Host {
     pub(super) config: NodeConfig,
@@ -70,10 +73,12 @@ impl Host {
 
     /// How long something takes on this disk that takes `span` on a healthy one.
     ///
-    /// Several reasons to be slow add up only so far: what was begun before everything heals has to end soon after.
+    /// Several reasons to be slow add up only so far, and nothing takes longer than [`SLOWED_MAX`]: what was begun before
+    /// a part of the cluster heals has to end before that part is held to its promises.
     pub(super) fn slowed(&self, span: Duration) -> Duration {
         let slowness = self.slowness.min(SLOWNESS_MAX);
-        span + Duration::from_micros(span.as_micros() as u64 * slowness / 1_000)
+        let slowed = span + Duration::from_micros(span.as_micros() as u64 * slowness / 1_000);
+        slowed.min(SLOWED_MAX.max(span))
     }
 }
 
