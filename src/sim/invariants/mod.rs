@@ -16,12 +16,12 @@
 //! | 3 | [`one_dot_one_value`] | the history; every issue, merge, reply and record on a disk | |
 //! | 4 | [`honest_contexts`] | every record that a disk holds | certified reaps (the one way to shrink) |
 //! | 5 | [`canonical`] | messages and the owners' last records; the laws are property tests | |
-//! | 6 | [`convergence`] | the history | exchanges (a read converges the owners until then) |
-//! | 7 | [`no_resurrection`] | the history | hints, reaps and exchanges: nodes away for longer than any timer |
+//! | 6 | [`convergence`] | the history; in half of the seeds nobody reads before | |
+//! | 7 | [`no_resurrection`] | the history | hints and reaps: nodes away for longer than any timer |
 //! | 8 | [`regular_reads`], [`atomic_reads`] | the history | |
 //! | 9 | [`outcomes`] | the history, contexts that must be refused among it | |
 //! | 10 | none | | hints |
-//! | 11 | [`repair_only_adds`] | every change of a record, every issue | hints, exchanges, handoffs: they merge too |
+//! | 11 | [`repair_only_adds`] | every change of a record, exchanges among them, every issue | hints, handoffs: they merge too |
 //! | 12 | [`views_agree`] | the nodes' views and rings, during the run and after healing | removals |
 //! | 13 | none | | ring changes |
 //! | 14 | [`incarnations`] | every start, message and issue | removals (a removed identity never returns) |
