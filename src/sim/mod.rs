@@ -12,7 +12,8 @@
 //!
 //! One thread, one event heap ordered by (time, sequence), one seed: the same seed gives the same trace hash on every
 //! machine. A run has two phases. In *safety* the faults that the seed drew go on without end while clients read and
-//! write. Then everything heals, and in *liveness* every node has to serve, every operation to commit and every key to
+//! write. In *liveness* first a random majority heals and has to serve while the rest stays as broken as it is; then
+//! everything heals, and every node has to serve, every operation to commit and every key to
 //! converge within a bound of virtual time. What happened is judged by the files under [`invariants`], one each;
 //! those that need only what clients saw take a [`history::History`] and nothing else, so that they judge real
 //! clusters just as well.
