@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::history::{Action, Ending, History};
 use super::invariants::Invariant;
 
-/// How many of the things that it judges each judge was given in a run: see [`unit`].
+/// How many of the things that it judges each judge was given in a run: see [`unit()`].
 pub type Judged = BTreeMap<Invariant, u64>;
 
 /// What the number of a judge counts.
