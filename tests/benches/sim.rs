@@ -22,10 +22,10 @@ fn main() {
         let begun = clock.spent();
         let report = run(&Options {
             nodes: Some(5),
-            clients: Some(10),
+            clients: Some(20),
             keys: Some(40),
-            // Clients wait for their answers and fall silent now and then: what comes out is about 50.
-            rate: Some(250),
+            // Clients wait for their answers and fall silent now and then: what comes out of it is about 52.
+            rate: Some(500),
             duration: Duration::from_secs(300),
             ..Options::new(seed)
         });

@@ -138,11 +138,12 @@ pub(super) const TIMEOUTS: Profile = Profile {
     ..SWARM
 };
 
-/// Separated coordinators that each fill a key with siblings.
+/// Separated coordinators that each fill a key with siblings. More keys than the healed core writes, since a write there
+/// resolves them.
 pub(super) const SIBLINGS: Profile = Profile {
-    says: "partitions; blind puts; at most 3 siblings",
+    says: "partitions; blind puts to 24 keys; at most 3 siblings",
     nodes: Some(5),
-    keys: Some(2),
+    keys: Some(24),
     seconds: 10,
     faults: |swarm| *swarm = strikes(&[Kind::Partition], 1_000, 3_000),
     clients: |clients| {
