@@ -35,6 +35,8 @@ pub struct NodeConfig {
     pub replication: ReplicationConfig,
     /// How it compares itself with other owners.
     pub exchange: ExchangeConfig,
+    /// How it forgets deletions.
+    pub reap: ReapConfig,
 }
 
 impl NodeConfig {
@@ -53,6 +55,7 @@ impl NodeConfig {
             membership: MembershipConfig::default(),
             replication: ReplicationConfig::default(),
             exchange: ExchangeConfig::default(),
+            reap: ReapConfig::default(),
         }
     }
 }
@@ -120,6 +123,20 @@ pub struct ExchangeConfig {
 impl Default for ExchangeConfig {
     fn default() -> Self {
         ExchangeConfig { cycle: Duration::from_secs(30), keys_per_second: 10_000, bytes_per_second: 16 << 20 }
+    }
+}
+
+/// How a node looks for deletions that may be forgotten. Those that it sees happen need no looking for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReapConfig {
+    /// How long one pass over all slots takes that this node is the first owner of. Finds what was left behind by an
+    /// earlier life of the node, or by a round that failed. Default 1 hour.
+    pub sweep: Duration,
+}
+
+impl Default for ReapConfig {
+    fn default() -> Self {
+        ReapConfig { sweep: Duration::from_secs(3_600) }
     }
 }
 

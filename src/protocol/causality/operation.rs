@@ -78,6 +78,18 @@ impl Operations {
         self.0.chunk_by(|a, b| a.operation == b.operation)
     }
 
+    /// Forgets the operations that started before `moment`, for good: the caller must know that no attempt of theirs
+    /// can come any more.
+    pub(super) fn forget_before(&mut self, moment: WallTime) {
+        self.0.retain(|mark| mark.operation.started >= moment);
+    }
+
+    /// When the youngest of them started.
+    #[must_use]
+    pub fn newest(&self) -> Option<WallTime> {
+        self.0.last().map(|mark| mark.operation.started)
+    }
+
     /// Forgets what lies beyond the window.
     pub(super) fn prune(&mut self) {
         let beyond = self.beyond_window();

@@ -13,7 +13,7 @@ use crate::protocol::config::Limits;
 use crate::protocol::id::{Actor, ReapEpoch};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
-use crate::protocol::time::Timestamp;
+use crate::protocol::time::{Timestamp, WallTime};
 
 /// One of several concurrent values of a key: a Versioned Value (*Patterns of Distributed Systems*). A deletion is a
 /// sibling without a value.
@@ -86,7 +86,37 @@ pub enum Change {
         /// The receiving node's own actor: a record that has seen more of it than this node has applied proves that
         /// the node forgot something.
         own: Actor,
+        /// How old the record is, in deletions forgotten.
+        age: Age,
     },
+    /// What a certified round of reaping decided about a record: executed where the record still is what was certified.
+    Compact(Compact),
+}
+
+/// When a record was read from a store, and what its receiver has forgotten since: what keeps a deletion that was
+/// forgotten by everybody from being undone by a message that was under way all the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Age {
+    /// The reap epoch of the slot, *raised*, at whoever read the record from a store, when it did; the least of several
+    /// for what was merged from several.
+    pub read: ReapEpoch,
+    /// The reap epoch of the slot, *committed*, at the receiver. A key that is absent here may have been reaped as late
+    /// as in this round.
+    pub committed: ReapEpoch,
+}
+
+/// The certified shortening of one record: it goes on without the context entries of actors that will never write
+/// again, and without the marks of operations that no attempt can come of any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compact {
+    /// The record as all owners held it. Anything else is left alone.
+    pub certified: RecordHash,
+    /// The round. Messages that are older than this must not meet the shortened record.
+    pub epoch: ReapEpoch,
+    /// The actors that may still write. Their entries stay.
+    pub writing: Vec<Actor>,
+    /// Marks of operations that started before this, in node time, are forgotten.
+    pub marks_before: WallTime,
 }
 
 /// A client's write. Its dot was issued by the coordinator for this attempt.
@@ -104,6 +134,8 @@ pub struct Put {
     /// What a majority holds: merged before the put looks for its operation. `None` if nobody was asked; then a context
     /// from beyond what the replica has merged is refused as [`Behind`](Refusal::Behind).
     pub base: Option<Record>,
+    /// How old the base is.
+    pub age: Age,
     /// What the coordinator refuses to exceed.
     pub limits: Limits,
 }
@@ -172,6 +204,10 @@ pub enum Refusal {
     /// they are attempts, so it has to ask a majority first.
     #[error("the coordinator has not seen all that the client was shown; try again")]
     Behind,
+    /// The record was read before a round of reaping that this replica has completed since: what it has to tell of a
+    /// key that was reaped here may be a value whose deletion everybody has forgotten. It has to be read again.
+    #[error("the record was read before the key was reaped; read it again")]
+    Reaped,
 }
 
 impl Record {
@@ -193,7 +229,8 @@ impl Record {
         &self.parts.operations
     }
 
-    /// The epoch of the last context compaction that this record went through.
+    /// The round of reaping that this record began after, or was compacted in. A message from before it may hold what
+    /// that round has forgotten, so it is never merged into the record.
     #[must_use]
     pub fn epoch(&self) -> ReapEpoch {
         self.parts.epoch
@@ -262,8 +299,11 @@ impl Record {
         let empty = Record::default();
         let current = stored.unwrap_or(&empty);
         match change {
-            Change::Put(put) => Record::apply_put(put, current),
-            Change::Merge { record, own } => {
+            Change::Put(put) => Record::apply_put(put, stored),
+            Change::Merge { record, own, age } => {
+                if age.is_late(stored) {
+                    return Applied::Refused(Refusal::Reaped);
+                }
                 let amnesia = current.has_forgotten(*own, record);
                 let mut merged = current.clone();
                 if merged.merge(record) {
@@ -272,10 +312,24 @@ impl Record {
                     Applied::Unchanged { record: merged }
                 }
             }
+            Change::Compact(round) => {
+                let mut compacted = current.clone();
+                if compacted.compact(round) {
+                    Applied::Changed { record: compacted, amnesia: false }
+                } else {
+                    Applied::Unchanged { record: compacted }
+                }
+            }
         }
     }
 
-    fn apply_put(put: &Put, stored: &Record) -> Applied {
+    fn apply_put(put: &Put, stored: Option<&Record>) -> Applied {
+        let is_late = put.base.as_ref().is_some_and(|base| !base.is_empty()) && put.age.is_late(stored);
+        if is_late {
+            return Applied::Refused(Refusal::Reaped);
+        }
+        let begun = Record::begun_after(put.age.committed);
+        let stored = stored.unwrap_or(&begun);
         let mut record = stored.clone();
         let changed = put.base.as_ref().is_some_and(|base| record.merge(base));
         let amnesia = put.base.as_ref().is_some_and(|base| stored.has_forgotten(put.dot.actor, base));
@@ -303,6 +357,49 @@ impl Record {
             Some(refusal) => Applied::Refused(refusal),
             None => Applied::Changed { record, amnesia: false },
         }
+    }
+
+    /// The record of a key that is absent: what is written to it now must not meet messages from before the round in
+    /// which it may have been reaped.
+    fn begun_after(epoch: ReapEpoch) -> Record {
+        Record { parts: Parts { epoch, ..Parts::default() } }
+    }
+
+    /// Whether it says nothing of any write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.context.is_empty()
+    }
+
+    /// What [`compact`](Record::compact) would take away: how many entries of the context.
+    #[must_use]
+    pub fn compactable(&self, writing: &[Actor], marks_before: WallTime) -> usize {
+        let Parts { context, siblings, operations, .. } = &self.parts;
+        let is_needed = |actor: Actor| {
+            writing.contains(&actor)
+                || siblings.iter().any(|sibling| sibling.dot.actor == actor)
+                || operations.iter().any(|mark| mark.dot.actor == actor && mark.operation.started >= marks_before)
+        };
+        context.iter().filter(|entry| !is_needed(entry.actor)).count()
+    }
+
+    /// Forgets what a certified round of reaping says can never matter again. Says whether that changed anything.
+    ///
+    /// All owners execute this on equal records, so they end with equal ones. A dead dot whose entry goes cannot come
+    /// back: its actor writes no more, all owners had seen it die, and whoever read it before they had is refused by
+    /// the [epoch](Record::epoch).
+    fn compact(&mut self, round: &Compact) -> bool {
+        let Parts { epoch, context, siblings, operations } = &mut self.parts;
+        let before = (*epoch, context.len(), operations.len());
+        operations.forget_before(round.marks_before);
+        let is_needed = |actor: Actor| {
+            round.writing.contains(&actor)
+                || siblings.iter().any(|sibling| sibling.dot.actor == actor)
+                || operations.iter().any(|mark| mark.dot.actor == actor)
+        };
+        context.retain(is_needed);
+        *epoch = round.epoch.max(*epoch);
+        before != (*epoch, context.len(), operations.len())
     }
 
     /// Whether `witness` has seen more of `actor`, which only this record's node writes for, than this record has.
@@ -427,6 +524,14 @@ impl Record {
 
     fn find(&self, dot: Dot) -> Result<usize, usize> {
         self.parts.siblings.binary_search_by_key(&dot, |sibling| sibling.dot)
+    }
+}
+
+impl Age {
+    /// Whether what is stored here may have forgotten what the record tells.
+    #[must_use]
+    pub fn is_late(&self, stored: Option<&Record>) -> bool {
+        self.read < stored.map_or(self.committed, Record::epoch)
     }
 }
 

@@ -85,6 +85,11 @@ impl VersionVector {
         other.0.iter().all(|&(actor, at)| self.covers(Dot { actor, at }))
     }
 
+    /// Forgets the actors that are not needed. Only a certified round of reaping may do so.
+    pub(super) fn retain(&mut self, is_needed: impl Fn(Actor) -> bool) {
+        self.0.retain(|(actor, _)| is_needed(*actor));
+    }
+
     /// How many actors it knows.
     #[must_use]
     pub fn len(&self) -> usize {

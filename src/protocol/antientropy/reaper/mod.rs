@@ -1,0 +1,555 @@
+//! Deletions that are safe to forget: rounds of reaping, which compact contexts on the way.
+//!
+//! ```text
+//! writes, sweep ─▶ candidates ─▶ Round (driver: the first owner of the slot)
+//!                                 Looking ─▶ Proposed ───────────▶ Committing ─▶ over
+//!                                 own store   all owners raise      all owners
+//!                                             and compare           remove
+//!                                                │ Propose  ▲ Agreed   │ Commit
+//!                                                ▼          │          ▼
+//!                                             Pledge (every owner, the driver among them)
+//! ```
+//!
+//! A tombstone must be kept until no older copy of what it deleted can come back. No timer can promise that; a *round* can:
+//! every owner of the slot raises its epoch, durably, and tells which of the tombstones it held byte for byte before it did.
+//! What all of them held is removed. From then on a message that was read from a store before the round meets an absent key
+//! and is refused, so late repairs, hints and retransmissions resurrect nothing ([`Age`](crate::protocol::causality::Age)).
+//!
+//! A round needs *all* owners and no registered hint. One that is away for a month keeps the tombstones of its slots for a
+//! month; that is the price.
+
+mod pledge;
+mod round;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use self::pledge::Pledge;
+use self::round::{Round, Step};
+use super::Fellows;
+use crate::protocol::causality::{Applied, Compact, OPERATION_LIFETIME, Record, RecordHash};
+use crate::protocol::config::ReapConfig;
+use crate::protocol::id::{Actor, NodeId, ReapEpoch};
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::ring::view::RingView;
+use crate::protocol::storage::epochs::{Epochs, Standing};
+use crate::protocol::storage::op::{DiskReply, MetaKey, Stored};
+use crate::protocol::time::{Moment, WallTime};
+use crate::protocol::wire::reap::{Obstacle, Reap};
+
+/// How much longer than an operation lives its mark is kept: the clocks of the nodes differ.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// So many rounds are under way at once, so that one sync of the log serves several.
+const ROUNDS_MAX: usize = 8;
+
+/// So many slots are looked through for contents in one step of the sweep.
+const SWEEP_SLOTS: u16 = 64;
+
+/// The pause after the first round of a slot that came to nothing; doubles up to the longest.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The longest pause.
+const RETRY_MAX: Duration = Duration::from_secs(120);
+
+/// A context with at most so many entries that could go is left alone.
+const SPARE_ENTRIES: usize = 8;
+
+/// What the reaper may use of its node, for the time of one input.
+pub struct Ground<'a> {
+    /// The time.
+    pub now: Moment,
+    /// The time by which operations are dated.
+    pub node_time: WallTime,
+    /// Who owns what.
+    pub view: &'a RingView,
+    /// Where the slots of this node stand.
+    pub epochs: &'a mut Epochs,
+    /// The other members.
+    pub fellows: &'a dyn Fellows,
+    /// This node's actor.
+    pub writing: Actor,
+    /// What stands in the way of a round here.
+    pub obstacle: &'a dyn Fn(Slot) -> Option<Obstacle>,
+    /// Where effects go.
+    pub out: &'a mut Vec<Effect>,
+}
+
+/// What a reaper wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send a message.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Reap,
+    },
+    /// Ask the own disk; the reply comes back with the token.
+    Disk {
+        /// Names the question.
+        token: u64,
+        /// The question.
+        ask: Ask,
+    },
+}
+
+/// What a reaper asks of the own disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Count and sum of slots.
+    Sums(Slot, Slot),
+    /// The keys of a slot, behind this one.
+    List(Slot, Option<Bytes>),
+    /// The records of keys.
+    Read(Vec<Bytes>),
+    /// Write down how a slot stands. Told of when it is durable.
+    Stand(Vec<(MetaKey, Option<Bytes>)>),
+    /// Remove a record if it has this hash.
+    Remove(Slot, Bytes, RecordHash),
+    /// Compact a record.
+    Compact(Slot, Bytes, Compact),
+}
+
+/// What has been done since the start of the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rounds that this node drove.
+    pub rounds: u64,
+    /// Of those, how many all owners agreed to.
+    pub agreed: u64,
+    /// Tombstones removed here.
+    pub reaped: u64,
+    /// Contexts compacted here.
+    pub compacted: u64,
+}
+
+/// The rounds of one node: those that it drives and those that it takes part in.
+#[derive(Debug)]
+pub struct Reaper {
+    own: NodeId,
+    sweep: Duration,
+    candidates: BTreeMap<Slot, Candidate>,
+    due: BTreeSet<(Moment, Slot)>,
+    rounds: BTreeMap<Slot, Round>,
+    pledges: BTreeMap<Slot, Pledge>,
+    asked: BTreeMap<u64, Asked>,
+    /// Where the sweep goes on, and when.
+    cursor: Slot,
+    sweep_at: Moment,
+    next: u64,
+    counts: Counts,
+}
+
+/// A slot that holds something that may be forgotten.
+#[derive(Clone, Debug)]
+struct Candidate {
+    due: Moment,
+    pause: Duration,
+    /// Why the last round came to nothing.
+    blocked_by: Option<Block>,
+}
+
+/// What blocks the reaping of a slot, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// An owner cannot be reached.
+    Unreachable(NodeId),
+    /// An owner did not answer in time.
+    Silent(NodeId),
+    /// An owner declined.
+    Declined(NodeId, Obstacle),
+    /// The owners do not hold equal records yet.
+    Unequal,
+    /// Operations that a retry may still come of: for so long.
+    Young(Duration),
+}
+
+/// Who waits for the disk.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Sums,
+    Look(Slot),
+    Pledge(Slot),
+    Standing(Slot, Standing),
+    Removal,
+}
+
+impl Reaper {
+    /// Nothing is known to be worth reaping.
+    #[must_use]
+    pub fn new(own: NodeId, config: &ReapConfig, number: u64) -> Reaper {
+        Reaper {
+            own,
+            sweep: config.sweep,
+            candidates: BTreeMap::new(),
+            due: BTreeSet::new(),
+            rounds: BTreeMap::new(),
+            pledges: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            cursor: Slot::default(),
+            sweep_at: Moment::NEVER,
+            next: number,
+            counts: Counts::default(),
+        }
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How many slots wait for a round.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.candidates.len()
+    }
+
+    /// What blocks the reaping of a slot, if this node drives it and has tried.
+    #[must_use]
+    pub fn block(&self, slot: Slot) -> Option<&Block> {
+        self.candidates.get(&slot).and_then(|candidate| candidate.blocked_by.as_ref())
+    }
+
+    /// There is a ring: the sweep begins.
+    pub fn begin(&mut self, now: Moment) {
+        if self.sweep_at == Moment::NEVER {
+            self.sweep_at = now + self.sweep_pause();
+        }
+    }
+
+    /// Begins nothing any more.
+    pub fn halt(&mut self) {
+        let counts = self.counts;
+        *self = Reaper { counts, ..Reaper::new(self.own, &ReapConfig { sweep: self.sweep }, self.next) };
+    }
+
+    fn sweep_pause(&self) -> Duration {
+        self.sweep / u32::from(crate::protocol::ring::slot::SLOTS / SWEEP_SLOTS)
+    }
+
+    /// When to call [`tick`](Reaper::tick) at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Moment {
+        let rounds = self.rounds.values().map(Round::due).min().unwrap_or(Moment::NEVER);
+        let next = match self.due.first() {
+            Some((due, _)) if self.rounds.len() < ROUNDS_MAX => *due,
+            _ => Moment::NEVER,
+        };
+        rounds.min(next).min(self.sweep_at)
+    }
+
+    /// A record of this node was changed to this.
+    pub fn note(&mut self, slot: Slot, record: &Record, ground: &Ground<'_>) {
+        let is_long = record.context().len() > SPARE_ENTRIES + ground.view.slot(slot).read_set().len();
+        if !(record.is_tombstone() || is_long) || !self.is_driver(slot, ground) {
+            return;
+        }
+        let wait = ripe_in(record, ground.node_time);
+        if !self.candidates.contains_key(&slot) && !self.rounds.contains_key(&slot) {
+            self.schedule(slot, ground.now + wait, RETRY, None);
+        }
+    }
+
+    /// Of all owners the first one drives, so that they do not get in each other's way. Nothing rests on it being one.
+    fn is_driver(&self, slot: Slot, ground: &Ground<'_>) -> bool {
+        ground.view.slot(slot).read_set().first() == Some(&self.own)
+    }
+
+    fn schedule(&mut self, slot: Slot, due: Moment, pause: Duration, blocked_by: Option<Block>) {
+        let candidate = Candidate { due, pause, blocked_by };
+        if let Some(before) = self.candidates.insert(slot, candidate) {
+            self.due.remove(&(before.due, slot));
+        }
+        self.due.insert((due, slot));
+    }
+
+    fn put_off(&mut self, slot: Slot, why: Block, now: Moment) {
+        let pause = self.candidates.get(&slot).map_or(RETRY, |candidate| candidate.pause);
+        let wait = if let Block::Young(wait) = why { wait } else { pause };
+        self.schedule(slot, now + wait, (pause * 2).min(RETRY_MAX), Some(why));
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        if let Some(candidate) = self.candidates.remove(&slot) {
+            self.due.remove(&(candidate.due, slot));
+        }
+    }
+
+    /// The time of [`next_deadline`](Reaper::next_deadline) may have come.
+    pub fn tick(&mut self, ground: &mut Ground<'_>) {
+        let late: Vec<Slot> = self
+            .rounds
+            .iter()
+            .filter(|(_, round)| ground.now >= round.due())
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in late {
+            if let Some(round) = self.rounds.get_mut(&slot) {
+                let step = round.on_deadline(ground.now);
+                self.step(slot, step, ground);
+            }
+        }
+        while self.rounds.len() < ROUNDS_MAX {
+            let Some((_, slot)) = self.due.first().copied().filter(|(due, _)| *due <= ground.now) else {
+                break;
+            };
+            self.attempt(slot, ground);
+        }
+        if ground.now >= self.sweep_at {
+            self.sweep_at = ground.now + self.sweep_pause();
+            let first = self.cursor;
+            let last = Slot::new(first.get() + SWEEP_SLOTS - 1).unwrap_or(first);
+            self.cursor = Slot::new(last.get() + 1).unwrap_or_default();
+            self.ask(Asked::Sums, Ask::Sums(first, last), ground.out);
+        }
+    }
+
+    /// Begins a round of a slot, unless it is plain that it would come to nothing.
+    fn attempt(&mut self, slot: Slot, ground: &mut Ground<'_>) {
+        if !self.is_driver(slot, ground) {
+            return self.forget(slot);
+        }
+        let view = ground.view.slot(slot);
+        let away = view.read_set().iter().find(|node| **node != self.own && ground.fellows.reach(**node).is_none());
+        let why = match ((ground.obstacle)(slot), away) {
+            (Some(obstacle), _) => Some(Block::Declined(self.own, obstacle)),
+            (None, Some(node)) => Some(Block::Unreachable(*node)),
+            (None, None) => None,
+        };
+        if let Some(why) = why {
+            return self.put_off(slot, why, ground.now);
+        }
+        if let Some(candidate) = self.candidates.get(&slot) {
+            self.due.remove(&(candidate.due, slot));
+        }
+        let marks_before = WallTime(ground.node_time.0.saturating_sub(lifetime_ms()));
+        self.rounds.insert(slot, Round::new(slot, view.read_set().to_vec(), view.digest, marks_before, ground.now));
+        self.ask(Asked::Look(slot), Ask::List(slot, None), ground.out);
+    }
+
+    /// A round has come so far.
+    fn step(&mut self, slot: Slot, step: Step, ground: &mut Ground<'_>) {
+        match step {
+            Step::Wait => {}
+            Step::Look(ask) => self.ask(Asked::Look(slot), ask, ground.out),
+            Step::Propose => {
+                let Some(round) = self.rounds.get_mut(&slot) else { return };
+                let epoch = ReapEpoch(ground.epochs.asked(slot).raised.0.max(round.seen().0) + 1);
+                self.counts.rounds += 1;
+                let message = round.propose(epoch, ground.now);
+                let others: Vec<NodeId> = round.others(self.own).collect();
+                for node in others {
+                    ground.out.push(Effect::Send { to: node, message: message.clone() });
+                }
+                self.handle(self.own, message, ground);
+            }
+            Step::Commit(message) => {
+                self.counts.agreed += 1;
+                let Some(round) = self.rounds.get(&slot) else { return };
+                for node in round.waiting_for() {
+                    if node != self.own {
+                        ground.out.push(Effect::Send { to: node, message: message.clone() });
+                    }
+                }
+                self.handle(self.own, message, ground);
+            }
+            Step::Repeat(message) => {
+                let Some(round) = self.rounds.get(&slot) else { return };
+                for node in round.waiting_for().filter(|node| *node != self.own) {
+                    ground.out.push(Effect::Send { to: node, message: message.clone() });
+                }
+            }
+            // There may be more of it, and what was written meanwhile was not noted.
+            Step::Over(Some(Duration::ZERO)) => {
+                self.rounds.remove(&slot);
+                self.schedule(slot, ground.now, RETRY, None);
+            }
+            Step::Over(Some(wait)) => {
+                self.rounds.remove(&slot);
+                self.put_off(slot, Block::Young(wait), ground.now);
+            }
+            Step::Over(None) => {
+                self.rounds.remove(&slot);
+                self.forget(slot);
+            }
+            Step::Failed(why) => {
+                self.rounds.remove(&slot);
+                self.put_off(slot, why, ground.now);
+            }
+        }
+    }
+
+    /// An owner said something.
+    pub fn handle(&mut self, from: NodeId, message: Reap, ground: &mut Ground<'_>) {
+        match message {
+            Reap::Propose { slot, digest, epoch, keys } => {
+                let view = ground.view.slot(slot);
+                let is_agreed = view.digest == digest && view.is_owner(self.own) && view.is_owner(from);
+                let standing = ground.epochs.asked(slot);
+                let why = if !is_agreed {
+                    let owners = view.read_set().iter();
+                    Some(Obstacle::OtherRing(owners.filter_map(|node| ground.fellows.entry(*node)).collect()))
+                } else if epoch <= standing.raised {
+                    Some(Obstacle::Raised(standing.raised))
+                } else {
+                    (ground.obstacle)(slot)
+                };
+                if let Some(why) = why {
+                    return self.answer(from, Reap::Declined { slot, epoch, why }, ground);
+                }
+                // What is read before the epoch is raised is what was held under the old one: the disk executes in order.
+                let names = keys.iter().map(|(key, _)| key.clone()).collect();
+                self.pledges.insert(slot, Pledge::new(from, epoch, keys, ground.writing));
+                self.ask(Asked::Pledge(slot), Ask::Read(names), ground.out);
+                self.stand(slot, Standing { raised: epoch, ..standing }, ground);
+            }
+            Reap::Commit { slot, digest, epoch, removed, compacted, writing, marks_before } => {
+                let view = ground.view.slot(slot);
+                if view.digest != digest || !view.is_owner(self.own) || !view.is_owner(from) {
+                    return;
+                }
+                let standing = ground.epochs.asked(slot);
+                if epoch <= ground.epochs.durable(slot).committed {
+                    return self.answer(from, Reap::Done { slot, epoch }, ground);
+                }
+                // Who never agreed cannot have held what all agreed on.
+                if epoch <= standing.committed || epoch > standing.raised {
+                    return;
+                }
+                // The epoch first: a removal without it would let late messages in.
+                let forgotten = standing.forgotten.max(marks_before);
+                self.stand(slot, Standing { committed: epoch, forgotten, ..standing }, ground);
+                for (key, hash) in removed {
+                    self.ask(Asked::Removal, Ask::Remove(slot, key, hash), ground.out);
+                }
+                for (key, certified) in compacted {
+                    let compact = Compact { certified, epoch, writing: writing.clone(), marks_before };
+                    self.ask(Asked::Removal, Ask::Compact(slot, key, compact), ground.out);
+                }
+            }
+            Reap::Agreed { slot, epoch, equal, writing } => {
+                let Some(round) = self.rounds.get_mut(&slot) else { return };
+                let step = round.on_agreed(from, epoch, &equal, writing, ground.now);
+                self.step(slot, step, ground);
+            }
+            Reap::Declined { slot, epoch, why } => {
+                let Some(round) = self.rounds.get_mut(&slot) else { return };
+                let step = round.on_declined(from, epoch, why);
+                self.step(slot, step, ground);
+            }
+            Reap::Done { slot, epoch } => {
+                let Some(round) = self.rounds.get_mut(&slot) else { return };
+                let step = round.on_done(from, epoch);
+                self.step(slot, step, ground);
+            }
+        }
+    }
+
+    fn answer(&mut self, to: NodeId, message: Reap, ground: &mut Ground<'_>) {
+        if to == self.own {
+            self.handle(to, message, ground);
+        } else {
+            ground.out.push(Effect::Send { to, message });
+        }
+    }
+
+    fn stand(&mut self, slot: Slot, standing: Standing, ground: &mut Ground<'_>) {
+        let line = ground.epochs.ask(slot, standing);
+        self.ask(Asked::Standing(slot, standing), Ask::Stand(vec![line]), ground.out);
+    }
+
+    fn ask(&mut self, who: Asked, ask: Ask, out: &mut Vec<Effect>) {
+        self.next += 1;
+        self.asked.insert(self.next, who);
+        out.push(Effect::Disk { token: self.next, ask });
+    }
+
+    /// The own disk answered a question.
+    pub fn on_disk(&mut self, token: u64, reply: DiskReply, ground: &mut Ground<'_>) {
+        let Some(asked) = self.asked.remove(&token) else { return };
+        match (asked, reply) {
+            (Asked::Sums, DiskReply::Sums { first, sums, .. }) => {
+                for (index, sum) in (first.get()..).zip(sums) {
+                    let Ok(slot) = Slot::new(index) else { break };
+                    let is_new = !self.candidates.contains_key(&slot) && !self.rounds.contains_key(&slot);
+                    if sum.is_some_and(|sum| sum.count > 0) && is_new && self.is_driver(slot, ground) {
+                        self.schedule(slot, ground.now, RETRY, None);
+                    }
+                }
+            }
+            (Asked::Look(slot), DiskReply::Listed { page, .. }) => {
+                let Some(round) = self.rounds.get_mut(&slot) else { return };
+                let step = round.on_page(page);
+                self.step(slot, step, ground);
+            }
+            (Asked::Look(slot), DiskReply::ReadMany { found, .. }) => {
+                let Some(round) = self.rounds.get_mut(&slot) else { return };
+                let step = round.on_read(found, ground.node_time);
+                self.step(slot, step, ground);
+            }
+            (Asked::Pledge(slot), DiskReply::ReadMany { found, .. }) => {
+                if let Some(pledge) = self.pledges.get_mut(&slot) {
+                    pledge.compare(&found);
+                }
+            }
+            (Asked::Removal, DiskReply::Removed { is_gone, .. }) => self.counts.reaped += u64::from(is_gone),
+            (Asked::Removal, DiskReply::Applied { applied, .. }) => {
+                self.counts.compacted += u64::from(matches!(applied, Applied::Changed { .. }));
+            }
+            _ => {}
+        }
+    }
+
+    /// How a slot stands is durable.
+    pub fn on_durable(&mut self, token: u64, ground: &mut Ground<'_>) {
+        let Some(Asked::Standing(slot, standing)) = self.asked.remove(&token) else { return };
+        let before = ground.epochs.durable(slot);
+        ground.epochs.became_durable(slot, standing);
+        if standing.committed > before.committed {
+            let driver = ground.view.slot(slot).read_set().first().copied();
+            if let Some(driver) = driver {
+                self.answer(driver, Reap::Done { slot, epoch: standing.committed }, ground);
+            }
+        }
+        if let Some(pledge) = self.pledges.remove_if(&slot, |pledge| pledge.epoch() <= standing.raised) {
+            let (driver, agreed) = pledge.agree(slot);
+            self.answer(driver, agreed, ground);
+        }
+    }
+}
+
+/// For how long the marks of an operation are kept, in milliseconds.
+fn lifetime_ms() -> u64 {
+    u64::try_from((OPERATION_LIFETIME + MARGIN).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How long until no attempt of an operation on the record can come any more.
+fn ripe_in(record: &Record, node_time: WallTime) -> Duration {
+    let ripe = record.operations().newest().map_or(0, |started| started.0.saturating_add(lifetime_ms()) + 1);
+    Duration::from_millis(ripe.saturating_sub(node_time.0))
+}
+
+/// Removes an entry that fits.
+trait RemoveIf<K, V> {
+    fn remove_if(&mut self, key: &K, fits: impl FnOnce(&V) -> bool) -> Option<V>;
+}
+
+impl<K: Ord, V> RemoveIf<K, V> for BTreeMap<K, V> {
+    fn remove_if(&mut self, key: &K, fits: impl FnOnce(&V) -> bool) -> Option<V> {
+        if self.get(key).is_some_and(fits) { self.remove(key) } else { None }
+    }
+}
+
+/// What a record that was read is to a round.
+fn held(stored: &Stored, key: &Bytes) -> Option<RecordHash> {
+    match stored {
+        Stored::Present(record) => Some(record.hash(key)),
+        Stored::Absent | Stored::Lost => None,
+    }
+}

@@ -1,0 +1,100 @@
+//! What the owners of a slot say to each other to forget deletions together.
+//!
+//! ```text
+//! driver ──Propose──▶ every owner     raise the epoch of the slot; do you hold these tombstones, byte for byte?
+//! driver ◀──Agreed─── owner           raised, durably; I held these of them
+//! driver ◀──Declined─ owner           nothing was changed
+//! driver ──Commit───▶ every owner     all of us held these: forget them
+//! driver ◀──Done───── owner           durably
+//! ```
+//!
+//! Every message may be lost, repeated, delayed and reordered. A round is never proposed twice: if it does not come to an
+//! end, the next one has a higher epoch.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::causality::RecordHash;
+use crate::protocol::id::{Actor, ReapEpoch};
+use crate::protocol::ring::entry::Entry;
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::ring::view::SlotDigest;
+use crate::protocol::time::WallTime;
+
+/// A key and what its record was.
+pub type Certified = (Bytes, RecordHash);
+
+/// A message of a round of reaping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reap {
+    /// Agree to the round.
+    Propose {
+        /// The slot.
+        slot: Slot,
+        /// The driver's belief about the slot; an owner that believes otherwise declines.
+        digest: SlotDigest,
+        /// The round.
+        epoch: ReapEpoch,
+        /// What the driver holds and would forget.
+        keys: Vec<Certified>,
+    },
+    /// The sender has raised its epoch, and this is what it held *before* it did. Both are durable.
+    Agreed {
+        /// The slot.
+        slot: Slot,
+        /// The round.
+        epoch: ReapEpoch,
+        /// Key by key, whether the sender's record has the same hash.
+        equal: Vec<bool>,
+        /// The sender's actor: one that may still write.
+        writing: Actor,
+    },
+    /// The sender has not agreed, and nothing was changed.
+    Declined {
+        /// The slot.
+        slot: Slot,
+        /// The round.
+        epoch: ReapEpoch,
+        /// Why.
+        why: Obstacle,
+    },
+    /// All owners held these when they raised their epoch.
+    Commit {
+        /// The slot.
+        slot: Slot,
+        /// As in `Propose`.
+        digest: SlotDigest,
+        /// The round.
+        epoch: ReapEpoch,
+        /// Tombstones to remove.
+        removed: Vec<Certified>,
+        /// Records whose contexts are to be compacted.
+        compacted: Vec<Certified>,
+        /// The actors of all owners.
+        writing: Vec<Actor>,
+        /// Operations that started before this are forgotten, in node time.
+        marks_before: WallTime,
+    },
+    /// The commit is in the sender's log, or has been before.
+    Done {
+        /// The slot.
+        slot: Slot,
+        /// The round.
+        epoch: ReapEpoch,
+    },
+}
+
+/// What stands in the way of a round of reaping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Obstacle {
+    /// The owner believes in another ring; these are its entries of the owners.
+    OtherRing(Vec<Entry>),
+    /// It has agreed to this round already.
+    Raised(ReapEpoch),
+    /// Other nodes may keep hints of the slot.
+    Hints,
+    /// It does not trust what it holds of the slot.
+    Untrusted,
+    /// It is starting, stopping, without a ring, or too busy.
+    Busy,
+}
