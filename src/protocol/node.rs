@@ -15,7 +15,9 @@ use crate::protocol::output::{Destination, Notice, Output};
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::coordinator::{Coordinator, Event};
 use crate::protocol::replication::desk::{Desk, Errand, Vigil};
+use crate::protocol::replication::hints::{self, Hints};
 use crate::protocol::replication::latency::Latency;
+use crate::protocol::replication::register::{self, HintRegister};
 use crate::protocol::replication::replica;
 use crate::protocol::replication::scope::{Origin, Peers, Scope, node_time};
 use crate::protocol::ring::entry::Entry;
@@ -48,6 +50,8 @@ pub struct Node {
     coordinator: Coordinator,
     desk: Desk,
     latency: Latency,
+    register: HintRegister,
+    hints: Hints,
     doubts: Vec<NodeId>,
     counts: Counts,
     rng: Rng,
@@ -104,7 +108,9 @@ impl Node {
         match self.life {
             Life::Starting | Life::Stopped => Moment::NEVER,
             Life::Running | Life::Stopping => {
-                self.membership.next_deadline().min(self.coordinator.next_deadline())
+                let hints = self.hints.next_deadline().min(self.register.next_deadline());
+                let hints = if self.view.is_some() { hints } else { Moment::NEVER };
+                self.membership.next_deadline().min(self.coordinator.next_deadline()).min(hints)
             }
         }
     }
@@ -194,6 +200,11 @@ impl Node {
                     None => self.decline(from, request, out),
                 }
             }
+            PeerMessage::Stored { request, .. } if Hints::is_replay(request) => {
+                if let Some((_, mut scope)) = self.any_scope(now, out) {
+                    hints::on_stored(from, request, &mut scope);
+                }
+            }
             PeerMessage::Stored { request, entry } => {
                 self.tell(now, request, Event::Stored { from, entry }, out);
             }
@@ -210,6 +221,25 @@ impl Node {
             }
             PeerMessage::Forwarded { request, answer } => {
                 self.tell(now, request, Event::Forwarded { from, answer }, out);
+            }
+            PeerMessage::Hint { request, digest, epoch: _, target, key, record } => {
+                match self.scope(now, out) {
+                    Some((_, mut scope)) => {
+                        hints::on_hint(from, request, digest, target, &key, record, &mut scope);
+                    }
+                    None => self.decline(from, request, out),
+                }
+            }
+            PeerMessage::Hinted { request } => self.tell(now, request, Event::Hinted(from), out),
+            PeerMessage::AskHints { slots } => {
+                if let Some((_, mut scope)) = self.scope(now, out) {
+                    hints::on_ask(from, slots, &mut scope);
+                }
+            }
+            PeerMessage::NoHints { slots } => {
+                if let Some((_, mut scope)) = self.scope(now, out) {
+                    register::on_no_hints(from, &slots, &mut scope);
+                }
             }
         }
     }
@@ -270,11 +300,26 @@ impl Node {
                         replica::on_read(from, request, lsn, stored, &mut scope);
                     }
                 }
+                Some(Errand::Replay(key)) => {
+                    if let Some((_, mut scope)) = self.any_scope(now, out) {
+                        hints::on_read(key, stored, &mut scope);
+                    }
+                }
                 Some(_) | None => {}
             },
+            DiskReply::Removed { ticket, lsn, is_gone } => {
+                if let Some(Errand::DropHint(key)) = self.desk.fetch_errand(ticket)
+                    && let Some((_, mut scope)) = self.any_scope(now, out)
+                {
+                    hints::on_removed(key, lsn, is_gone, &mut scope);
+                }
+            }
             DiskReply::MetaApplied { ticket, lsn } => match self.desk.fetch_errand(ticket) {
                 Some(Errand::Start(actor)) => self.wait(now, lsn, Vigil::Start(actor), out),
                 Some(Errand::Belief(token)) => self.wait(now, lsn, Vigil::Belief(token), out),
+                Some(Errand::Register(slot, holder, request)) => {
+                    self.wait(now, lsn, Vigil::Register(slot, holder, request), out);
+                }
                 Some(_) | None => {}
             },
             DiskReply::Durable { through } => {
@@ -309,7 +354,12 @@ impl Node {
                     replica::on_replicated(from, request, actor, lsn, applied, &mut scope);
                 }
             }
-            Some(Errand::Fetch { .. } | Errand::Repair | Errand::Start(_) | Errand::Belief(_)) | None => {}
+            Some(errand @ Errand::Hint { .. }) => {
+                if let Some((_, mut scope)) = self.any_scope(now, out) {
+                    hints::on_kept(errand, lsn, applied, &mut scope);
+                }
+            }
+            Some(_) | None => {}
         }
     }
 
@@ -341,6 +391,15 @@ impl Node {
                 self.membership.persisted(now, PersistToken(token), &mut effects);
                 self.carry_out(now, effects, out);
             }
+            Vigil::Register(slot, holder, request) => {
+                self.register.confirm(slot, holder);
+                self.tell(now, request, Event::Registered(holder), out);
+            }
+            Vigil::Hinted { .. } | Vigil::DropHint(_) => {
+                if let Some((_, mut scope)) = self.any_scope(now, out) {
+                    hints::on_durable(vigil, &mut scope);
+                }
+            }
             Vigil::Stored { .. } | Vigil::Fetched { .. } => {
                 if let Some((_, mut scope)) = self.any_scope(now, out) {
                     replica::on_durable(vigil, &mut scope);
@@ -360,6 +419,8 @@ impl Node {
         }
         if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
             coordinator.tick(&mut scope);
+            hints::tick(&mut scope);
+            register::tick(&mut scope);
         }
         for node in std::mem::take(&mut self.doubts) {
             self.membership.doubt(now, node);
@@ -474,6 +535,9 @@ impl Node {
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,
+            register: &mut self.register,
+            hints: &mut self.hints,
+            hint_config: &self.config.hints,
             doubts: &mut self.doubts,
             out,
         };
@@ -506,6 +570,10 @@ impl Node {
         let slots_owned = self.view.as_ref().map_or(0, |view| view.ring().load(self.id()));
         let counts = [
             ("actor_changes", self.counts.amnesia),
+            ("hint_bytes", self.hints.bytes()),
+            ("hint_holders_registered", self.register.len() as u64),
+            ("hints", self.hints.len() as u64),
+            ("hints_delivered", self.hints.delivered()),
             ("reads", self.counts.reads),
             ("records_fetched_for_peers", self.counts.fetched),
             ("records_replicated_from_peers", self.counts.replicated),

@@ -84,7 +84,9 @@ impl Trace {
 /// The key that a message is about, if it is about one.
 pub(super) fn key_of(message: &PeerMessage) -> Option<&Bytes> {
     match message {
-        PeerMessage::Replicate { key, .. } | PeerMessage::Fetch { key, .. } => Some(key),
+        PeerMessage::Replicate { key, .. }
+        | PeerMessage::Fetch { key, .. }
+        | PeerMessage::Hint { key, .. } => Some(key),
         PeerMessage::Forward { ask, .. } => key_of_request(ask),
         _ => None,
     }
@@ -134,6 +136,12 @@ pub(super) fn show_message(message: &PeerMessage) -> String {
             format!("forwarded #{} {}", request.0, show_answer(answer))
         }
         PeerMessage::Gossip(gossip) => format!("gossip {gossip:?}"),
+        PeerMessage::Hint { request, target, key, record, .. } => {
+            format!("hint #{} for {target} {} {}", request.0, show_key(key), show_record(record))
+        }
+        PeerMessage::Hinted { request } => format!("hinted #{}", request.0),
+        PeerMessage::AskHints { slots } => format!("any hints of {} slots?", slots.len()),
+        PeerMessage::NoHints { slots } => format!("no hints of {} slots", slots.len()),
     }
 }
 
@@ -199,6 +207,7 @@ pub(super) fn show_disk_request(request: &DiskRequest) -> Option<(&Bytes, &'stat
     match request {
         DiskRequest::Update { key, .. } => Some((key, "disk: update")),
         DiskRequest::Read { key, .. } => Some((key, "disk: read")),
+        DiskRequest::Remove { key, .. } => Some((key, "disk: remove")),
         DiskRequest::Meta { .. } => None,
     }
 }
@@ -223,6 +232,8 @@ pub(super) fn show_disk_reply(reply: &DiskReply) -> String {
             Stored::Present(record) => format!("disk: holds {}, durable with {}", show_record(record), lsn.0),
             Stored::Lost => "disk: lost".to_owned(),
         },
+        DiskReply::Removed { lsn, is_gone: true, .. } => format!("disk: removed, durable with {}", lsn.0),
+        DiskReply::Removed { .. } => "disk: not removed, since it has changed".to_owned(),
         DiskReply::MetaApplied { lsn, .. } => format!("disk: state replaced, durable with {}", lsn.0),
         DiskReply::Durable { through } => format!("disk: durable through {}", through.0),
     }

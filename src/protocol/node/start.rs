@@ -16,7 +16,9 @@ use crate::protocol::output::{Notice, Output};
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::coordinator::Coordinator;
 use crate::protocol::replication::desk::{Desk, Errand};
+use crate::protocol::replication::hints::Hints;
 use crate::protocol::replication::latency::Latency;
+use crate::protocol::replication::register::HintRegister;
 use crate::protocol::ring::entry::{Entry, Name, Phase};
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskRequest, MetaKey};
@@ -108,6 +110,8 @@ impl Node {
             coordinator: Coordinator::new(&mut rng),
             desk,
             latency: Latency::default(),
+            register: HintRegister::parse(meta).map_err(|error| StartError::Unreadable(error.to_string()))?,
+            hints: Hints::default(),
             doubts: Vec::new(),
             counts: Counts::default(),
             rng,

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::causality::{Applied, Change, Record};
+use crate::protocol::causality::{Applied, Change, Record, RecordHash};
 use crate::protocol::id::NodeId;
 use crate::protocol::ring::slot::Slot;
 
@@ -37,6 +37,8 @@ pub enum MetaKey {
     Member(NodeId),
     /// An address that it was told to gossip with.
     Seed(SocketAddr),
+    /// Who may keep hints of one of its slots.
+    HintHolders(Slot),
 }
 
 /// What a node asks of its disk.
@@ -69,6 +71,17 @@ pub enum DiskRequest {
         ticket: Ticket,
         /// The pieces.
         entries: Vec<(MetaKey, Option<Bytes>)>,
+    },
+    /// Remove one key, if its record still has this hash.
+    Remove {
+        /// Comes back with the reply.
+        ticket: Ticket,
+        /// The slot of the key.
+        slot: Slot,
+        /// The key.
+        key: Bytes,
+        /// Of the record that may go.
+        certified: RecordHash,
     },
 }
 
@@ -104,6 +117,15 @@ pub enum DiskReply {
         lsn: Lsn,
         /// What was found.
         stored: Stored,
+    },
+    /// The key was removed, in memory and in the log's next group, or it was not.
+    Removed {
+        /// Of the request.
+        ticket: Ticket,
+        /// What must be durable before it may be acted on.
+        lsn: Lsn,
+        /// Whether the key is gone; false if its record was not the certified one.
+        is_gone: bool,
     },
     /// The state that is not per key was replaced, in memory and in the log's next group.
     MetaApplied {

@@ -96,6 +96,7 @@ impl World {
             let (kind, number) = match &reply {
                 DiskReply::Applied { lsn, ticket, .. } => (b'u', lsn.0 << 32 | ticket.0),
                 DiskReply::Read { lsn, ticket, .. } => (b'r', lsn.0 << 32 | ticket.0),
+                DiskReply::Removed { lsn, ticket, .. } => (b'x', lsn.0 << 32 | ticket.0),
                 DiskReply::MetaApplied { lsn, .. } => (b'm', lsn.0),
                 DiskReply::Durable { through } => (b'd', through.0),
             };
