@@ -203,6 +203,31 @@ fn a_seed_is_simulated() {
 }
 
 #[test]
+fn seeds_are_told_in_order_and_add_up() {
+    let place = Place::new();
+    let run = |jobs| {
+        let words = ["sim", "--seed", "3", "--count", "5", "--seconds", "2", "--json", "--jobs", jobs];
+        place.run(&words).ok().json_lines()
+    };
+    let (alone, together) = (run("1"), run("3"));
+    assert_eq!(alone.len(), 6, "five seeds and the totals");
+    assert_eq!(alone[..5], together[..5]);
+    let operations: u64 = alone[..5].iter().map(|seed| seed["operations"].as_u64().unwrap()).sum();
+    assert_eq!(alone[5]["operations"].as_u64(), Some(operations));
+    assert!(operations > 0 && alone[5]["totals"] == true && alone[5]["seeds"] == 5, "{}", alone[5]);
+}
+
+#[test]
+fn a_trace_goes_into_a_file() {
+    let place = Place::new();
+    let file = place.text("trace.txt");
+    place.run(&["sim", "--seed", "3", "--seconds", "2", "--trace", &file]).ok();
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert!(written.contains("gossip") && written.contains("everything heals"), "{written}");
+    place.run(&["sim", "--count", "2", "--trace", &file]).failed(2, "one seed");
+}
+
+#[test]
 fn a_node_that_cannot_start_says_why() {
     let place = Place::new();
     let (_node, address) = place.lone_node();

@@ -31,9 +31,11 @@ mod operation;
 mod output;
 mod put;
 mod ring;
+mod scenario;
 mod session;
 mod shell;
 mod sim;
+mod soak;
 mod status;
 mod text;
 
@@ -74,6 +76,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Bench(bench::BenchArgs),
     Sim(sim::SimArgs),
+    Soak(Box<soak::SoakArgs>),
     Cert(cert::CertArgs),
     Completions(completions::CompletionsArgs),
     /// Sees that nothing outlives a lab
@@ -118,6 +121,7 @@ impl Command {
             Command::Explain(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::Sim(args) => args.run(),
+            Command::Soak(args) => args.run(),
             Command::Cert(args) => args.run(),
             Command::Completions(args) => args.run(),
             Command::LabGuardian => {

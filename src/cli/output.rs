@@ -80,6 +80,15 @@ pub(crate) fn bytes_bar(length: u64) -> ProgressBar {
     bar
 }
 
+/// A bar on standard error that fills with the seconds of a span.
+pub(crate) fn time_bar(span: Duration) -> ProgressBar {
+    let bar = ProgressBar::new(span.as_secs());
+    if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} s  {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
 /// A line on standard error that shows that something is going on, if that is a terminal.
 pub(crate) fn spinner(message: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {

@@ -331,6 +331,44 @@ impl Lab {
         }))
     }
 
+    /// Stops these nodes in good order. Tells which of them had to be killed.
+    pub fn stop(&mut self, names: &[String]) -> Vec<String> {
+        let chosen = |node: &&mut NodeProcess| names.contains(&node.name);
+        self.nodes.iter_mut().filter(chosen).for_each(NodeProcess::ask_to_stop);
+        let deadline = Instant::now() + STOP_DEADLINE;
+        let mut killed = Vec::new();
+        for node in self.nodes.iter_mut().filter(chosen) {
+            if !node.await_end(deadline, &mut self.guardian) {
+                killed.push(node.name.clone());
+            }
+        }
+        killed
+    }
+
+    /// Starts a node that does not run, and leaves it to itself. If its port was taken, nothing is started.
+    pub fn launch_without_waiting(&mut self, name: &str) -> Result<(), LabError> {
+        let at = self.nodes.iter().position(|node| node.name == name);
+        let at = at.ok_or_else(|| LabError::Process(format!("there is no node {name}")))?;
+        if is_free(self.record.nodes[at].address) { self.launch(at) } else { Ok(()) }
+    }
+
+    /// The nodes that ended although nobody told them to, and how.
+    pub fn failures(&mut self) -> Vec<(String, String)> {
+        let mut failures = Vec::new();
+        for node in &mut self.nodes {
+            if let State::Failed(how) = node.state(&mut self.guardian) {
+                failures.push((node.name.clone(), format!("{how}\n{}", node.last_words())));
+            }
+        }
+        failures
+    }
+
+    /// The nodes that do not run, or stand still.
+    pub fn down(&mut self) -> Vec<String> {
+        let running = self.running_names();
+        self.record.names().into_iter().filter(|name| !running.contains(name)).collect()
+    }
+
     fn each(&mut self, names: &[String], mut what: impl FnMut(&mut Lab, usize) -> String) -> Vec<String> {
         let mut said = Vec::new();
         for at in 0..self.nodes.len() {

@@ -11,6 +11,8 @@
 //! * [`record`] is what is durable of a lab: names, ports, certificates.
 //! * [`process`] starts, stops, kills and pauses one node; [`guardian`] sees that nothing outlives the lab.
 //! * [`cluster`] is the lab itself; [`control`] lets other processes speak to it.
+//! * [`scenario`] lets a script run on a lab.
+//! * [`soak`] breaks a lab under load and judges what its clients saw.
 
 pub mod cluster;
 pub mod command;
@@ -19,3 +21,5 @@ pub mod faults;
 pub mod guardian;
 pub mod process;
 pub mod record;
+pub mod scenario;
+pub mod soak;

@@ -35,6 +35,8 @@ pub struct NodeConfig {
     pub replication: ReplicationConfig,
     /// What it keeps for owners that cannot be reached.
     pub hints: HintConfig,
+    /// How it compares itself with other owners.
+    pub exchange: ExchangeConfig,
 }
 
 impl NodeConfig {
@@ -52,6 +54,7 @@ impl NodeConfig {
             limits: Limits::default(),
             membership: MembershipConfig::default(),
             replication: ReplicationConfig::default(),
+            exchange: ExchangeConfig::default(),
             hints: HintConfig::default(),
         }
     }
@@ -127,6 +130,24 @@ impl Default for ReplicationConfig {
             resend_after: Duration::from_millis(250),
             hedge_min: Duration::from_millis(5),
         }
+    }
+}
+
+/// How a node compares itself with the other owners of its slots, and at which rate it repairs what differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExchangeConfig {
+    /// How long after one comparison with an equal owner the next one follows. Default 30 s. One that has come back, or
+    /// that is known to have missed a write, is not kept waiting for it.
+    pub cycle: Duration,
+    /// Records that are sent in a second at most; 32 keys that are only listed count as one. Default 10,000.
+    pub keys_per_second: u64,
+    /// Bytes that are sent in a second at most. Default 16 MiB.
+    pub bytes_per_second: u64,
+}
+
+impl Default for ExchangeConfig {
+    fn default() -> Self {
+        ExchangeConfig { cycle: Duration::from_secs(30), keys_per_second: 10_000, bytes_per_second: 16 << 20 }
     }
 }
 

@@ -1,10 +1,15 @@
 //! One node of a cluster, as a state machine.
 
+mod gauges;
+mod healing;
+mod hinting;
 mod start;
+mod status;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::protocol::antientropy::{AntiEntropy, Token};
 use crate::protocol::causality::{Applied, Refusal};
 use crate::protocol::codec;
 use crate::protocol::config::NodeConfig;
@@ -12,22 +17,26 @@ use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, RequestId, Sess
 use crate::protocol::input::Input;
 use crate::protocol::membership::{Effect, Membership, PersistToken};
 use crate::protocol::output::{Destination, Notice, Output};
+#[cfg(test)]
+use crate::protocol::planted::{self, Planted};
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::coordinator::{Coordinator, Event};
 use crate::protocol::replication::desk::{Desk, Errand, Vigil};
-use crate::protocol::replication::hints::{self, Hints};
+use crate::protocol::replication::hints::Hints;
 use crate::protocol::replication::latency::Latency;
-use crate::protocol::replication::register::{self, HintRegister};
+use crate::protocol::replication::register::HintRegister;
 use crate::protocol::replication::replica;
-use crate::protocol::replication::scope::{Origin, Peers, Scope, node_time};
+use crate::protocol::replication::scope::{Origin, Peers, Scope};
 use crate::protocol::ring::entry::Entry;
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::RingView;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored, Ticket};
 use crate::protocol::time::{Moment, Now};
-use crate::protocol::wire::client::{Answer, Code, Problem, Request, Status, Topology};
+use crate::protocol::wire::client::{Answer, Code, Problem, Request};
 use crate::protocol::wire::peer::{Hello, PeerMessage, PeerRefusal};
 
+pub use gauges::Gauges;
 pub use start::{Identity, Start, StartError};
 
 /// One node of a cluster: routes inputs to the parts that own the rules, and owns those parts. It holds no algorithm.
@@ -48,11 +57,13 @@ pub struct Node {
     membership: Membership,
     view: Option<RingView>,
     coordinator: Coordinator,
+    antientropy: AntiEntropy,
     desk: Desk,
     latency: Latency,
     register: HintRegister,
     hints: Hints,
     doubts: Vec<NodeId>,
+    missed: Vec<(NodeId, Slot)>,
     counts: Counts,
     rng: Rng,
 }
@@ -93,6 +104,9 @@ impl Node {
             Input::Deadline => self.on_deadline(now, out),
             Input::Stop => self.on_stop(now, out),
         }
+        for (node, slot) in self.missed.drain(..) {
+            self.antientropy.missed(node, slot);
+        }
         if self.author.is_doubted() {
             self.forget_actor(out);
         }
@@ -107,11 +121,12 @@ impl Node {
     pub fn next_deadline(&self) -> Moment {
         match self.life {
             Life::Starting | Life::Stopped => Moment::NEVER,
-            Life::Running | Life::Stopping => {
-                let hints = self.hints.next_deadline().min(self.register.next_deadline());
-                let hints = if self.view.is_some() { hints } else { Moment::NEVER };
-                self.membership.next_deadline().min(self.coordinator.next_deadline()).min(hints)
-            }
+            Life::Running | Life::Stopping => self
+                .membership
+                .next_deadline()
+                .min(self.coordinator.next_deadline())
+                .min(self.antientropy.next_deadline())
+                .min(self.next_hinting()),
         }
     }
 
@@ -201,9 +216,7 @@ impl Node {
                 }
             }
             PeerMessage::Stored { request, .. } if Hints::is_replay(request) => {
-                if let Some((_, mut scope)) = self.any_scope(now, out) {
-                    hints::on_stored(from, request, &mut scope);
-                }
+                self.on_hint_stored(now, from, request, out);
             }
             PeerMessage::Stored { request, entry } => {
                 self.tell(now, request, Event::Stored { from, entry }, out);
@@ -222,25 +235,11 @@ impl Node {
             PeerMessage::Forwarded { request, answer } => {
                 self.tell(now, request, Event::Forwarded { from, answer }, out);
             }
-            PeerMessage::Hint { request, digest, epoch: _, target, key, record } => {
-                match self.scope(now, out) {
-                    Some((_, mut scope)) => {
-                        hints::on_hint(from, request, digest, target, &key, record, &mut scope);
-                    }
-                    None => self.decline(from, request, out),
-                }
-            }
-            PeerMessage::Hinted { request } => self.tell(now, request, Event::Hinted(from), out),
-            PeerMessage::AskHints { slots } => {
-                if let Some((_, mut scope)) = self.scope(now, out) {
-                    hints::on_ask(from, slots, &mut scope);
-                }
-            }
-            PeerMessage::NoHints { slots } => {
-                if let Some((_, mut scope)) = self.scope(now, out) {
-                    register::on_no_hints(from, &slots, &mut scope);
-                }
-            }
+            PeerMessage::Hint { .. }
+            | PeerMessage::Hinted { .. }
+            | PeerMessage::AskHints { .. }
+            | PeerMessage::NoHints { .. } => self.on_hinting(now, from, message, out),
+            PeerMessage::Exchange(message) => self.on_exchange(now, from, message, out),
         }
     }
 
@@ -300,18 +299,12 @@ impl Node {
                         replica::on_read(from, request, lsn, stored, &mut scope);
                     }
                 }
-                Some(Errand::Replay(key)) => {
-                    if let Some((_, mut scope)) = self.any_scope(now, out) {
-                        hints::on_read(key, stored, &mut scope);
-                    }
-                }
+                Some(Errand::Replay(key)) => self.on_hint_read(now, key, stored, out),
                 Some(_) | None => {}
             },
             DiskReply::Removed { ticket, lsn, is_gone } => {
-                if let Some(Errand::DropHint(key)) = self.desk.fetch_errand(ticket)
-                    && let Some((_, mut scope)) = self.any_scope(now, out)
-                {
-                    hints::on_removed(key, lsn, is_gone, &mut scope);
+                if let Some(Errand::DropHint(key)) = self.desk.fetch_errand(ticket) {
+                    self.on_hint_removed(now, key, lsn, is_gone, out);
                 }
             }
             DiskReply::MetaApplied { ticket, lsn } => match self.desk.fetch_errand(ticket) {
@@ -322,6 +315,13 @@ impl Node {
                 }
                 Some(_) | None => {}
             },
+            DiskReply::Sums { ticket, .. }
+            | DiskReply::Listed { ticket, .. }
+            | DiskReply::ReadMany { ticket, .. } => {
+                if let Some(Errand::Exchange(token)) = self.desk.fetch_errand(ticket) {
+                    self.on_exchange_reply(now, Token(token), reply, out);
+                }
+            }
             DiskReply::Durable { through } => {
                 for vigil in self.desk.synced(through) {
                     self.on_durable(now, vigil, out);
@@ -354,11 +354,8 @@ impl Node {
                     replica::on_replicated(from, request, actor, lsn, applied, &mut scope);
                 }
             }
-            Some(errand @ Errand::Hint { .. }) => {
-                if let Some((_, mut scope)) = self.any_scope(now, out) {
-                    hints::on_kept(errand, lsn, applied, &mut scope);
-                }
-            }
+            Some(Errand::Exchange(token)) => self.on_merged(now, Token(token), applied, out),
+            Some(errand @ Errand::Hint { .. }) => self.on_hint_kept(now, errand, lsn, applied, out),
             Some(_) | None => {}
         }
     }
@@ -391,14 +388,8 @@ impl Node {
                 self.membership.persisted(now, PersistToken(token), &mut effects);
                 self.carry_out(now, effects, out);
             }
-            Vigil::Register(slot, holder, request) => {
-                self.register.confirm(slot, holder);
-                self.tell(now, request, Event::Registered(holder), out);
-            }
-            Vigil::Hinted { .. } | Vigil::DropHint(_) => {
-                if let Some((_, mut scope)) = self.any_scope(now, out) {
-                    hints::on_durable(vigil, &mut scope);
-                }
+            Vigil::Register(..) | Vigil::Hinted { .. } | Vigil::DropHint(_) => {
+                self.on_hint_durable(now, vigil, out);
             }
             Vigil::Stored { .. } | Vigil::Fetched { .. } => {
                 if let Some((_, mut scope)) = self.any_scope(now, out) {
@@ -419,8 +410,12 @@ impl Node {
         }
         if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
             coordinator.tick(&mut scope);
-            hints::tick(&mut scope);
-            register::tick(&mut scope);
+        }
+        if now.monotonic >= self.next_hinting() {
+            self.tick_hints(now, out);
+        }
+        if now.monotonic >= self.antientropy.next_deadline() {
+            self.tick_exchanges(now, out);
         }
         for node in std::mem::take(&mut self.doubts) {
             self.membership.doubt(now, node);
@@ -436,6 +431,7 @@ impl Node {
             }
             Life::Running => {
                 self.life = Life::Stopping;
+                self.antientropy.halt();
                 let mut effects = Vec::new();
                 self.membership.say_goodbye(now, &mut effects);
                 self.carry_out(now, effects, out);
@@ -473,6 +469,9 @@ impl Node {
         // A ring that was there does not go away: operations under way would have nothing to end by.
         let Some(view) = view else { return };
         let was_serving = self.is_serving();
+        if matches!(self.life, Life::Starting | Life::Running) {
+            self.antientropy.on_ring_change(now.monotonic, &view);
+        }
         self.view = Some(view);
         if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
             coordinator.on_ring_change(&mut scope);
@@ -539,64 +538,19 @@ impl Node {
             hints: &mut self.hints,
             hint_config: &self.config.hints,
             doubts: &mut self.doubts,
+            missed: &mut self.missed,
             out,
         };
         Some((&mut self.coordinator, scope))
-    }
-
-    fn why_not_ready(&self) -> String {
-        match self.life {
-            Life::Starting => "the node is starting".to_owned(),
-            Life::Stopping | Life::Stopped => "the node is stopping; use another one".to_owned(),
-            Life::Running => match self.membership.waiting_for() {
-                Some(waiting) => format!("the node does not serve yet: {waiting}"),
-                None => "the node does not serve yet: it knows no ring".to_owned(),
-            },
-        }
-    }
-
-    fn topology(&self, now: Now) -> Topology {
-        Topology {
-            node: self.id(),
-            cluster: self.cluster(),
-            replicas: self.membership.cluster().map_or(self.config.replicas, |cluster| cluster.replicas),
-            members: self.membership.members(),
-            time: node_time(now.wall, self.membership.clock_offset()),
-            version: self.membership.version(),
-        }
-    }
-
-    fn status(&self, now: Now) -> Status {
-        let slots_owned = self.view.as_ref().map_or(0, |view| view.ring().load(self.id()));
-        let counts = [
-            ("actor_changes", self.counts.amnesia),
-            ("hint_bytes", self.hints.bytes()),
-            ("hint_holders_registered", self.register.len() as u64),
-            ("hints", self.hints.len() as u64),
-            ("hints_delivered", self.hints.delivered()),
-            ("reads", self.counts.reads),
-            ("records_fetched_for_peers", self.counts.fetched),
-            ("records_replicated_from_peers", self.counts.replicated),
-            ("writes", self.counts.writes),
-        ];
-        Status {
-            node: self.id(),
-            name: self.config.name.clone(),
-            address: self.config.addresses.first().copied(),
-            cluster: self.cluster(),
-            waiting_for: (!self.is_serving()).then(|| self.why_not_ready()),
-            incarnation: self.incarnation,
-            uptime_ms: u64::try_from(now.monotonic.since(self.started_at).as_millis()).unwrap_or(u64::MAX),
-            slots_owned,
-            requests: u32::try_from(self.coordinator.len()).unwrap_or(u32::MAX),
-            clock_offset_ms: self.membership.clock_offset(),
-            counts: counts.map(|(name, count)| (name.to_owned(), count)).to_vec(),
-        }
     }
 }
 
 impl Peers for Membership {
     fn is_reachable(&self, node: NodeId) -> bool {
+        #[cfg(test)]
+        if planted::is(Planted::HearsayRoutes) {
+            return self.health(node) == Some(crate::protocol::wire::client::Health::Alive);
+        }
         Membership::is_reachable(self, node)
     }
 

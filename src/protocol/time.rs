@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+#[cfg(test)]
+use crate::protocol::planted::{self, Planted};
 use serde::{Deserialize, Serialize};
 
 /// A point on the node's own monotonic clock, in microseconds since an arbitrary origin. Only differences mean
@@ -117,6 +119,16 @@ pub struct HybridClock {
 impl HybridClock {
     /// Issues a timestamp above every one issued or observed before.
     pub fn issue(&mut self, wall: WallTime) -> Timestamp {
+        #[cfg(test)]
+        if planted::is(Planted::ClockFollowsTheWall) && wall < self.last.millis() {
+            self.last = Timestamp::at(wall);
+            return self.last;
+        }
+        #[cfg(test)]
+        if planted::is(Planted::OneDotForTwoPuts) || planted::is(Planted::EqualDotsDropped) {
+            self.last = self.last.max(Timestamp::at(wall));
+            return self.last;
+        }
         self.last = Timestamp::at(wall).max(Timestamp(self.last.0 + 1));
         self.last
     }

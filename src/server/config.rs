@@ -12,7 +12,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::disk::DiskOptions;
-use crate::protocol::config::{Limits, MembershipConfig, NodeConfig, ReplicationConfig};
+use crate::protocol::config::{ExchangeConfig, Limits, MembershipConfig, NodeConfig, ReplicationConfig};
 use crate::protocol::ring::entry::Name;
 use crate::protocol::ring::member::{Weight, Zone};
 use crate::protocol::ring::replicas::Replicas;
@@ -130,6 +130,9 @@ pub struct Settings {
     /// How requests are run.
     #[serde(default)]
     pub replication: ReplicationSettings,
+    /// How owners compare themselves.
+    #[serde(default)]
+    pub exchange: ExchangeSettings,
 }
 
 macro_rules! settings_table {
@@ -217,6 +220,18 @@ settings_table! {
     }
 }
 
+settings_table! {
+    /// The table `[exchange]`; see [`ExchangeConfig`].
+    ExchangeSettings {
+        /// Between two comparisons of owners that are equal.
+        cycle_ms: u64,
+        /// Records sent in a second at most.
+        keys_per_second: u64,
+        /// Bytes sent in a second at most.
+        bytes_per_second: u64,
+    }
+}
+
 /// A configuration cannot be used. Nothing was started.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -278,6 +293,7 @@ impl Settings {
             limits: self.limits.or(other.limits),
             membership: self.membership.or(other.membership),
             replication: self.replication.or(other.replication),
+            exchange: self.exchange.or(other.exchange),
         }
     }
 
@@ -324,6 +340,7 @@ impl Settings {
         node.limits = self.limits.resolve();
         node.membership = self.membership.resolve()?;
         node.replication = self.replication.resolve();
+        node.exchange = self.exchange.resolve()?;
         let credentials = match (self.ca, self.cert, self.key) {
             (None, None, None) => None,
             (Some(ca), Some(certificate), Some(key)) => Some(CredentialFiles { ca, certificate, key }),
@@ -389,6 +406,21 @@ impl ReplicationSettings {
             resend_after: self.resend_after_ms.map_or(default.resend_after, Duration::from_millis),
             hedge_min: self.hedge_min_ms.map_or(default.hedge_min, Duration::from_millis),
         }
+    }
+}
+
+impl ExchangeSettings {
+    fn resolve(self) -> Result<ExchangeConfig, ConfigError> {
+        let default = ExchangeConfig::default();
+        if [self.cycle_ms, self.keys_per_second, self.bytes_per_second].contains(&Some(0)) {
+            let reason = "cycle_ms, keys_per_second and bytes_per_second are at least 1".to_owned();
+            return Err(ConfigError::Setting { setting: "exchange", reason });
+        }
+        Ok(ExchangeConfig {
+            cycle: self.cycle_ms.map_or(default.cycle, Duration::from_millis),
+            keys_per_second: self.keys_per_second.unwrap_or(default.keys_per_second),
+            bytes_per_second: self.bytes_per_second.unwrap_or(default.bytes_per_second),
+        })
     }
 }
 

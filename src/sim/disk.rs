@@ -10,10 +10,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::protocol::causality::Refusal;
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::engine::Engine;
 use crate::protocol::storage::log::{Group, LogId, Scan, Scanner, SegmentName};
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey};
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored, Ticket};
 use crate::protocol::storage::store::{MemoryStore, Store};
 
 /// A new segment is begun at this size. Small, so that checkpoints and recoveries meet several of them.
@@ -33,6 +35,10 @@ pub(super) struct Disk {
     /// The position of the checkpoint whose entry is not yet synced, and its low-water mark.
     checkpoint: Option<(Lsn, Lsn)>,
     durable_start: Option<Bytes>,
+    #[cfg(test)]
+    sums: spoiled::Sums,
+    /// There is no room for anything new.
+    pub(super) is_full: bool,
 }
 
 #[derive(Debug)]
@@ -43,7 +49,7 @@ enum Content {
     Closed(MemoryStore),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Segment {
     generation: u64,
     bytes: Vec<u8>,
@@ -81,6 +87,9 @@ impl Disk {
             writing: None,
             checkpoint: None,
             durable_start: None,
+            #[cfg(test)]
+            sums: spoiled::Sums::default(),
+            is_full: false,
         }
     }
 
@@ -93,7 +102,10 @@ impl Disk {
             Content::Closed(store) => std::mem::take(store),
             Content::Open(_) => return Err("the directory is in use".to_owned()),
         };
-        let engine = Engine::recover(store, scan).map_err(|error| error.to_string())?;
+        #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
+        let mut engine = Engine::recover(store, scan).map_err(|error| error.to_string())?;
+        #[cfg(test)]
+        self.sums.give_back(&mut engine);
         if let Some(segment) = self.segments.last_mut() {
             // A group that nobody was told of may have been kept.
             segment.through = end;
@@ -116,6 +128,7 @@ impl Disk {
     pub(super) fn execute(&mut self) -> Result<Vec<DiskReply>, String> {
         let Content::Open(engine) = &mut self.content else { return Ok(Vec::new()) };
         let mut replies = Vec::with_capacity(self.queue.len());
+        engine.refuse(self.is_full.then_some(Refusal::DiskFull));
         for request in self.queue.drain(..) {
             engine.submit(request, &mut replies).map_err(|error| error.to_string())?;
         }
@@ -228,6 +241,38 @@ impl Disk {
         self.durable_start.is_some() && engine.meta().get(&MetaKey::Start) == self.durable_start.as_ref()
     }
 
+    /// What the open disk holds of a key, without touching anything; `None` if nobody has it open.
+    pub(super) fn look(&mut self, slot: Slot, key: &Bytes) -> Option<Stored> {
+        let Content::Open(engine) = &mut self.content else { return None };
+        let mut replies = Vec::new();
+        engine.submit(DiskRequest::Read { ticket: Ticket(0), slot, key: key.clone() }, &mut replies).ok()?;
+        match replies.pop() {
+            Some(DiskReply::Read { stored, .. }) => Some(stored),
+            _ => None,
+        }
+    }
+
+    /// The directory of a node that does not run, as somebody may copy it.
+    #[cfg(test)]
+    pub(super) fn copy(&self) -> Disk {
+        let store = match &self.content {
+            Content::Closed(store) => store.clone(),
+            Content::Open(_) => MemoryStore::default(),
+        };
+        Disk {
+            log: self.log,
+            segments: self.segments.clone(),
+            content: Content::Closed(store),
+            queue: Vec::new(),
+            writing: None,
+            checkpoint: None,
+            durable_start: self.durable_start.clone(),
+            #[cfg(test)]
+            sums: spoiled::Sums::default(),
+            is_full: false,
+        }
+    }
+
     /// A bug to be found: the disk forgets a record without a word. Returns whether it held any.
     #[cfg(test)]
     pub(super) fn forget(&mut self, rng: &mut Rng) -> bool {
@@ -244,10 +289,20 @@ impl Disk {
         store.replace(&[Replacement { slot, key, value: None }], through).is_ok()
     }
 
+    /// A bug to be found: the sums of the slots are those of before the crash, whatever the crash took.
+    #[cfg(test)]
+    pub(super) fn keep_sums(&mut self) {
+        self.sums.keep();
+    }
+
     fn close(&mut self, spoil: impl FnOnce(&mut MemoryStore)) {
         let content = std::mem::replace(&mut self.content, Content::Closed(MemoryStore::default()));
         let mut store = match content {
-            Content::Open(engine) => engine.into_store(),
+            Content::Open(engine) => {
+                #[cfg(test)]
+                self.sums.remember(&engine);
+                engine.into_store()
+            }
             Content::Closed(store) => store,
         };
         spoil(&mut store);
@@ -275,6 +330,37 @@ impl Disk {
     fn append(&mut self, bytes: Vec<u8>) {
         if let Some(segment) = self.segments.last_mut() {
             segment.bytes.extend(bytes);
+        }
+    }
+}
+
+/// Sums that outlive a crash.
+#[cfg(test)]
+mod spoiled {
+    use super::{Engine, MemoryStore};
+    use crate::protocol::storage::sums;
+
+    #[derive(Debug, Default)]
+    pub(super) struct Sums {
+        last: Option<sums::Sums>,
+        is_kept: bool,
+    }
+
+    impl Sums {
+        pub(super) fn remember(&mut self, engine: &Engine<MemoryStore>) {
+            self.last = Some(engine.sums().clone());
+        }
+
+        pub(super) fn keep(&mut self) {
+            self.is_kept = true;
+        }
+
+        pub(super) fn give_back(&mut self, engine: &mut Engine<MemoryStore>) {
+            if std::mem::take(&mut self.is_kept)
+                && let Some(sums) = self.last.take()
+            {
+                engine.spoil_sums(sums);
+            }
         }
     }
 }

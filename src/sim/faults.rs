@@ -3,12 +3,18 @@
 //! A run in which everything goes wrong at once finds little, since nothing gets far enough to break in an interesting
 //! way. So each seed switches every kind of fault on or off for itself.
 
+mod kind;
+mod shapes;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::clock::micros;
 use super::network::Weather;
 use crate::protocol::rng::Rng;
+
+pub use kind::{KINDS, Kind, WAITING};
+pub(super) use shapes::both_ways;
 
 /// What may go wrong in one run, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,92 +46,6 @@ pub struct Swarm {
     pub sync_max: Duration,
     /// Client requests or answers in a thousand that never arrive.
     pub client_loss_per_mille: u32,
-}
-
-/// A kind of fault: either one that strikes now and then, or a condition that holds throughout the safety phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// A machine loses power and starts again.
-    Crash,
-    /// A node is stopped in good order and starts again.
-    Stop,
-    /// A process stands still for a while.
-    Pause,
-    /// The network falls into two halves.
-    Partition,
-    /// One node hears nothing, or is not heard.
-    OneWay,
-    /// One link is cut, or each node only reaches the next one.
-    Odd,
-    /// A link delays everything by seconds.
-    Clog,
-    /// A wall clock is set.
-    Jump,
-    /// A disk becomes slow.
-    SlowDisk,
-    /// Condition: machines lose power right after their disk applied a write, before it is durable.
-    CrashApplied,
-    /// Condition: machines lose power right after a sync.
-    CrashDurable,
-    /// Condition: every message takes its time, some very long.
-    Delay,
-    /// Condition: messages are lost.
-    Loss,
-    /// Condition: messages arrive twice.
-    Duplicate,
-    /// Condition: messages overtake each other.
-    Reorder,
-    /// Condition: syncs take their time.
-    Sync,
-    /// Condition: what clients ask or are answered is lost.
-    ClientLoss,
-    /// Condition: wall clocks are off.
-    Skew,
-    /// Condition: monotonic clocks run too fast or too slow.
-    Drift,
-}
-
-/// All kinds, with the names by which people choose them.
-pub const KINDS: [(Kind, &str); 19] = [
-    (Kind::Crash, "crash"),
-    (Kind::Stop, "stop"),
-    (Kind::Pause, "pause"),
-    (Kind::Partition, "partition"),
-    (Kind::OneWay, "one-way"),
-    (Kind::Odd, "odd"),
-    (Kind::Clog, "clog"),
-    (Kind::Jump, "jump"),
-    (Kind::SlowDisk, "slow-disk"),
-    (Kind::CrashApplied, "crash-applied"),
-    (Kind::CrashDurable, "crash-durable"),
-    (Kind::Delay, "delay"),
-    (Kind::Loss, "loss"),
-    (Kind::Duplicate, "duplicate"),
-    (Kind::Reorder, "reorder"),
-    (Kind::Sync, "sync"),
-    (Kind::ClientLoss, "client-loss"),
-    (Kind::Skew, "skew"),
-    (Kind::Drift, "drift"),
-];
-
-impl Kind {
-    /// Its name on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        KINDS.iter().find(|(kind, _)| *kind == self).map_or("?", |(_, name)| name)
-    }
-
-    /// The kind of this name.
-    #[must_use]
-    pub fn of_name(name: &str) -> Option<Kind> {
-        KINDS.iter().find(|(_, known)| *known == name).map(|(kind, _)| *kind)
-    }
-
-    /// Whether it holds throughout instead of striking now and then.
-    #[must_use]
-    pub fn is_condition(self) -> bool {
-        self >= Kind::CrashApplied
-    }
 }
 
 /// One fault, of hosts by their index.
@@ -186,6 +106,25 @@ pub enum Fault {
         /// For how long.
         span: Duration,
     },
+    /// See [`Kind::SyncError`].
+    SyncError {
+        /// Whose disk.
+        host: usize,
+    },
+    /// See [`Kind::FullDisk`].
+    FullDisk {
+        /// Whose.
+        host: usize,
+        /// For how long.
+        span: Duration,
+    },
+    /// See [`Kind::Idle`].
+    Idle {
+        /// For how long.
+        span: Duration,
+    },
+    /// See [`Kind::Figures`].
+    Figure,
 }
 
 impl Swarm {
@@ -266,17 +205,25 @@ impl Swarm {
         Duration::from_micros(rng.between(1, 2 * self.interval.as_micros() as u64))
     }
 
-    /// A fault among `hosts`; `None` if the kind that was drawn needs more of them, or if nothing strikes.
-    pub fn next(&self, hosts: usize, rng: &mut Rng) -> Option<Fault> {
+    /// A fault among `hosts`, with its kind; `None` if the kind that was drawn needs more of them, or if nothing strikes.
+    pub fn next(&self, hosts: usize, rng: &mut Rng) -> Option<(Kind, Fault)> {
         let kind = *rng.pick(&self.striking)?;
         let host = rng.index(hosts);
         let span = Duration::from_micros(rng.between(10_000, self.span_max.as_micros() as u64));
         let mut order: Vec<usize> = (0..hosts).collect();
         rng.shuffle(&mut order);
-        Some(match kind {
+        let fault = match kind {
             Kind::Crash => Fault::Crash { host, down: span },
             Kind::Stop => Fault::Stop { host, down: span },
+            // A machine that was suspended, or whose disk hung: it comes back with everything that it held in its hands.
+            Kind::Pause if rng.chance(30) => {
+                Fault::Pause { host, span: Duration::from_millis(rng.between(20_000, 150_000)) }
+            }
             Kind::Pause => Fault::Pause { host, span },
+            Kind::SyncError => Fault::SyncError { host },
+            Kind::FullDisk => Fault::FullDisk { host, span },
+            Kind::Idle => Fault::Idle { span: Duration::from_millis(rng.between(1_000, 30_000)) },
+            Kind::Figures => Fault::Figure,
             Kind::Jump => {
                 let by_ms = rng.between(0, 2 * self.jump_ms) as i64 - self.jump_ms as i64;
                 Fault::Jump { host, by_ms }
@@ -287,63 +234,17 @@ impl Swarm {
                 let delay = Duration::from_millis(rng.between(100, 3_000));
                 Fault::Clog { link: (order[0], order[1]), delay, span }
             }
-            Kind::Partition => {
-                let (one, other) = order.split_at(rng.between(1, hosts as u64 - 1) as usize);
-                let links = both_ways(one, other);
-                Fault::Cut { shape: format!("{} | {}", names(one), names(other)), links, span }
-            }
-            Kind::OneWay => {
-                let (one, others) = order.split_at(1);
-                let is_deaf = rng.chance(500);
-                let links = others.iter().map(|&o| if is_deaf { (o, one[0]) } else { (one[0], o) }).collect();
-                let shape = format!("{} is {}", names(one), if is_deaf { "deaf" } else { "mute" });
-                Fault::Cut { shape, links, span }
-            }
-            Kind::Odd => {
-                let (shape, links) = if rng.chance(500) || hosts < 4 {
-                    (format!("{} to {}", names(&order[..1]), names(&order[1..2])), vec![(order[0], order[1])])
-                } else {
-                    let near = |a: usize, b: usize| (a + 1) % hosts == b || (b + 1) % hosts == a;
-                    let links = both_ways(&order, &order)
-                        .into_iter()
-                        .filter(|&(from, to)| from != to && !near(place(&order, from), place(&order, to)));
-                    (format!("a ring of {}", names(&order)), links.collect())
-                };
-                Fault::Cut { shape, links, span }
-            }
+            Kind::Partition => shapes::partition(&order, rng).during(span),
+            Kind::OneWay => shapes::one_way(&order, rng).during(span),
+            Kind::Odd => shapes::odd(&order, rng).during(span),
             _ => return None,
-        })
-    }
-}
-
-impl Kind {
-    /// How many seeds in a thousand draw it.
-    fn per_mille(self) -> u32 {
-        match self {
-            Kind::Delay | Kind::Sync | Kind::Skew => 750,
-            Kind::Loss => 600,
-            Kind::Drift => 650,
-            kind if kind.is_condition() => 500,
-            _ => 400,
-        }
+        };
+        Some((kind, fault))
     }
 }
 
 fn one_of(rng: &mut Rng, choices: &[u64]) -> u64 {
     choices[rng.index(choices.len())]
-}
-
-fn both_ways(one: &[usize], other: &[usize]) -> Vec<(usize, usize)> {
-    one.iter().flat_map(|&a| other.iter().flat_map(move |&b| [(a, b), (b, a)])).collect()
-}
-
-fn place(order: &[usize], host: usize) -> usize {
-    order.iter().position(|&h| h == host).unwrap_or_default()
-}
-
-fn names(hosts: &[usize]) -> String {
-    let names: Vec<String> = hosts.iter().map(|&host| super::host::name(host)).collect();
-    names.join(",")
 }
 
 #[cfg(test)]
@@ -352,9 +253,11 @@ mod tests {
 
     #[test]
     fn every_kind_is_drawn_by_some_seed_and_none_by_all() {
+        let swarms: Vec<Swarm> =
+            (0..500).map(|seed| Swarm::draw(&mut Rng::from_number(seed), None)).collect();
         for (kind, name) in KINDS {
-            let drawn = |seed: &u64| Swarm::draw(&mut Rng::from_number(*seed), None).kinds.contains(&kind);
-            assert!((10..90).contains(&(0..100).filter(drawn).count()), "{name}");
+            let drawn = swarms.iter().filter(|swarm| swarm.kinds.contains(&kind)).count();
+            assert!((50..450).contains(&drawn), "{name}: {drawn}");
         }
     }
 
@@ -374,21 +277,13 @@ mod tests {
     }
 
     #[test]
-    fn names_lead_back_to_their_kinds() {
-        for (kind, name) in KINDS {
-            assert_eq!((Kind::of_name(name), kind.name()), (Some(kind), name));
-        }
-        assert_eq!(Kind::of_name("earthquake"), None);
-    }
-
-    #[test]
     fn faults_name_hosts_that_exist_in_clusters_of_every_size() {
         let all: BTreeSet<Kind> = KINDS.into_iter().map(|(kind, _)| kind).collect();
         for hosts in 1..8 {
             let mut rng = Rng::from_number(hosts as u64);
             let swarm = Swarm::draw(&mut rng, Some(&all));
             for _ in 0..300 {
-                match swarm.next(hosts, &mut rng) {
+                match swarm.next(hosts, &mut rng).map(|(_, fault)| fault) {
                     Some(Fault::Cut { links, .. }) => {
                         assert!(links.iter().all(|&(from, to)| from < hosts && to < hosts && from != to));
                         assert!(!links.is_empty());

@@ -26,10 +26,46 @@ impl WriteId {
         Bytes::from(format!("v{}", self.0))
     }
 
+    /// The same, padded to a size; without padding if it is as large by itself. The size is part of the value, so that one that
+    /// lost some of its bytes is nobody's.
+    #[must_use]
+    pub fn to_sized_value(self, size: usize) -> Bytes {
+        let mut value = format!("v{}/{size}/", self.0).into_bytes();
+        if value.len() > size {
+            return self.to_value();
+        }
+        value.resize(size, b'.');
+        Bytes::from(value)
+    }
+
+    /// The value that the write of a scenario puts: `v3=apple`.
+    #[must_use]
+    pub fn to_value_with(self, word: &str) -> Bytes {
+        Bytes::from(format!("{self}={word}"))
+    }
+
+    /// The word in such a value; of another value the whole.
+    #[must_use]
+    pub fn word_of(value: &[u8]) -> String {
+        let text = String::from_utf8_lossy(value);
+        match text.split_once('=') {
+            Some((id, word)) if WriteId::of_value(id.as_bytes()).is_some() => word.to_owned(),
+            _ => text.into_owned(),
+        }
+    }
+
     /// Which write put this value, if any of a history did.
     #[must_use]
     pub fn of_value(value: &[u8]) -> Option<WriteId> {
-        std::str::from_utf8(value).ok()?.strip_prefix('v')?.parse().ok().map(WriteId)
+        let text = std::str::from_utf8(value).ok()?.strip_prefix('v')?;
+        // A scenario's writes have a word for people behind their number.
+        if let Some((Ok(id), _)) = text.split_once('=').map(|(id, word)| (id.parse(), word)) {
+            return Some(WriteId(id));
+        }
+        let Some((id, rest)) = text.split_once('/') else { return text.parse().ok().map(WriteId) };
+        let (size, padding) = rest.split_once('/')?;
+        let is_whole = size.parse() == Ok(value.len()) && padding.bytes().all(|byte| byte == b'.');
+        id.parse().ok().filter(|_| is_whole).map(WriteId)
     }
 }
 
@@ -98,9 +134,32 @@ pub enum Action {
     Read {
         /// How many owners must reply.
         r: Level,
+        /// Whether a majority must hold what is shown before it is shown.
+        atomic: bool,
     },
     /// Compare what the owners hold.
     Compare,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Write { id, deletes, basis, w } => {
+                let what = if *deletes { "the delete" } else { "the put" };
+                write!(f, "{what} {id} (w={w:?}, ")?;
+                match basis {
+                    Basis::Shown(shown) if shown.is_empty() => write!(f, "blind)"),
+                    Basis::Shown(shown) => write!(f, "after {shown:?})"),
+                    Basis::WhateverIsThere => write!(f, "of whatever is there)"),
+                    Basis::Nothing => write!(f, "with a context that must be refused)"),
+                }
+            }
+            Action::Read { r, atomic } => {
+                write!(f, "the {}read (r={r:?})", if *atomic { "atomic " } else { "" })
+            }
+            Action::Compare => write!(f, "the comparison of all owners"),
+        }
+    }
 }
 
 /// What a write may supersede.
@@ -110,6 +169,8 @@ pub enum Basis {
     Shown(BTreeSet<WriteId>),
     /// A delete without a context reads first, out of sight, and deletes what it read.
     WhateverIsThere,
+    /// Nothing: the client sends a context of another key, or a damaged one, and the write must be refused.
+    Nothing,
 }
 
 /// How an operation ended, as far as its client knows.
@@ -191,10 +252,10 @@ pub struct WriteOf<'a> {
 }
 
 impl WriteOf<'_> {
-    /// Whether it may have happened.
+    /// Whether it may have happened: it was not refused, and did not have to be.
     #[must_use]
     pub fn is_possible(&self) -> bool {
-        self.operation.ending != Ending::NotApplied
+        self.operation.ending != Ending::NotApplied && *self.basis != Basis::Nothing
     }
 
     /// Whether the client was told that it happened.
@@ -220,7 +281,16 @@ impl Operation {
     #[must_use]
     pub fn as_answered(&self) -> Option<(Level, &Seen)> {
         match (&self.action, &self.ending) {
-            (Action::Read { r }, Ending::Answered(seen)) => Some((*r, seen)),
+            (Action::Read { r, .. }, Ending::Answered(seen)) => Some((*r, seen)),
+            _ => None,
+        }
+    }
+
+    /// What it was shown, if it is an atomic read that was answered.
+    #[must_use]
+    pub fn as_atomic(&self) -> Option<&Seen> {
+        match (&self.action, &self.ending) {
+            (Action::Read { atomic: true, .. }, Ending::Answered(seen)) => Some(seen),
             _ => None,
         }
     }
@@ -241,5 +311,24 @@ impl History {
     #[must_use]
     pub fn overlap(&self, r: Level, w: Level) -> bool {
         r.of(self.owners) + w.of(self.owners) > self.owners
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_names_its_write_only_if_it_is_whole() {
+        for size in [0, 3, 7, 8, 100, 5_000] {
+            let value = WriteId(42).to_sized_value(size);
+            assert_eq!(WriteId::of_value(&value), Some(WriteId(42)), "{size}");
+            assert!(value.len() == size || value == WriteId(42).to_value(), "{size}");
+        }
+        let whole = WriteId(42).to_sized_value(100);
+        assert_eq!(WriteId::of_value(&whole[..99]), None);
+        let mut altered = whole.to_vec();
+        altered[60] = 0;
+        assert_eq!(WriteId::of_value(&altered), None);
     }
 }

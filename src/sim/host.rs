@@ -5,12 +5,19 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::disk::Disk;
+use crate::protocol::causality::ClusterSecret;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::NodeId;
 use crate::protocol::node::Node;
 use crate::protocol::replication::scope::node_time;
 use crate::protocol::ring::entry::Name;
 use crate::protocol::time::{Moment, WallTime};
+
+/// The most that a disk is slowed down, in thousandths more: as much as one fault does at most.
+const SLOWNESS_MAX: u64 = 100_000;
+
+/// The longest that anything takes on a slow disk.
+const SLOWED_MAX: Duration = Duration::from_secs(4);
 
 /// One machine.
 pub(super) struct Host {
@@ -26,6 +33,12 @@ pub(super) struct Host {
     pub(super) paused_until: Moment,
     /// How much slower its disk is than usual, in thousandths more.
     pub(super) slowness: u64,
+    /// Whether a node that ran here ever served.
+    pub(super) has_served: bool,
+    /// It stays as it is until everything heals, down if it is down.
+    pub(super) is_frozen: bool,
+    /// Its next sync fails.
+    pub(super) sync_fails: bool,
 }
 
 /// A running process.
@@ -41,6 +54,13 @@ pub(super) struct Process {
     pub(super) is_stopping: bool,
 }
 
+impl Process {
+    /// What the node seals contexts with, once its cluster is founded.
+    pub(super) fn secret(&self) -> Option<&ClusterSecret> {
+        self.node.membership().cluster().map(|cluster| &cluster.secret)
+    }
+}
+
 impl Host {
     /// The time that the node tells its clients, by which they name their operations; what the wall shows while it is down.
     pub(super) fn told_time(&self, now: Moment) -> WallTime {
@@ -52,8 +72,13 @@ impl Host {
     }
 
     /// How long something takes on this disk that takes `span` on a healthy one.
+    ///
+    /// Several reasons to be slow add up only so far, and nothing takes longer than [`SLOWED_MAX`]: what was begun before
+    /// a part of the cluster heals has to end before that part is held to its promises.
     pub(super) fn slowed(&self, span: Duration) -> Duration {
-        span + Duration::from_micros(span.as_micros() as u64 * self.slowness / 1_000)
+        let slowness = self.slowness.min(SLOWNESS_MAX);
+        let slowed = span + Duration::from_micros(span.as_micros() as u64 * slowness / 1_000);
+        slowed.min(SLOWED_MAX.max(span))
     }
 }
 

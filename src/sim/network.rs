@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::clock::micros;
 use crate::protocol::rng::Rng;
 use crate::protocol::time::Moment;
+use crate::protocol::wire::client::Fault;
 
 /// How the network behaves everywhere, apart from cuts and clogs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +47,12 @@ pub(super) const DELAY_MAX: Duration = Duration::from_secs(4);
 struct Link {
     /// How many of the cuts in force contain it.
     cuts: u32,
+    /// Whether the weather on it is fair, whatever it is elsewhere.
+    is_fair: bool,
     /// Extra delay of each clog in force.
     clogs: Vec<Duration>,
+    /// What a script does to it.
+    fault: Fault,
     /// When the latest message so far arrives: without reordering none may come before.
     latest: Moment,
 }
@@ -58,6 +63,8 @@ pub(super) struct Network {
     hosts: usize,
     links: Vec<Link>,
     weather: Weather,
+    /// What the weather is on links that have healed: fair, but for messages that overtake each other.
+    healed: Weather,
     /// Messages that never arrived.
     pub(super) lost: u64,
     /// Messages that arrived twice.
@@ -66,15 +73,31 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn new(hosts: usize, weather: Weather) -> Network {
-        Network { hosts, links: vec![Link::default(); hosts * hosts], weather, lost: 0, duplicated: 0 }
+        let healed = Weather { reorders: weather.reorders, ..Weather::fair() };
+        Network {
+            hosts,
+            links: vec![Link::default(); hosts * hosts],
+            weather,
+            healed,
+            lost: 0,
+            duplicated: 0,
+        }
     }
 
     /// When a message that is sent now arrives: never, once or twice.
     pub(super) fn route(&mut self, from: usize, to: usize, now: Moment, rng: &mut Rng) -> Arrivals {
-        let weather = &self.weather;
-        let copies = 1 + usize::from(rng.chance(weather.duplicate_per_mille));
-        let lost = rng.chance(weather.loss_per_mille);
         let link = &mut self.links[from * self.hosts + to];
+        let weather = if link.is_fair { &self.healed } else { &self.weather };
+        let fault = link.fault;
+        let mut copies = 1 + usize::from(rng.chance(weather.duplicate_per_mille));
+        let mut lost = rng.chance(weather.loss_per_mille);
+        let mut reorders = weather.reorders;
+        if !fault.is_none() {
+            // Nothing is drawn for links without a fault, so that runs without a script stay what they were.
+            copies = copies.max(1 + usize::from(rng.chance(u32::from(fault.duplicate_per_mille))));
+            lost |= fault.cut || rng.chance(u32::from(fault.loss_per_mille));
+            reorders |= fault.jitter_ms > 0 || rng.chance(u32::from(fault.reorder_per_mille));
+        }
         if link.cuts > 0 || lost {
             self.lost += 1;
             return Arrivals::default();
@@ -87,8 +110,15 @@ impl Network {
                 delay *= rng.between(2, 50);
             }
             delay += link.clogs.iter().copied().map(micros).sum::<u64>();
+            if fault.delay_ms > 0 || fault.jitter_ms > 0 {
+                let (mean, jitter) = (u64::from(fault.delay_ms), u64::from(fault.jitter_ms));
+                delay += rng.between(mean.saturating_sub(jitter) * 1_000, (mean + jitter) * 1_000);
+            }
+            if fault.reorder_per_mille > 0 && reorders {
+                delay += rng.between(1_000, 20_000);
+            }
             let mut at = now + Duration::from_micros(delay).min(DELAY_MAX);
-            if !weather.reorders {
+            if !reorders {
                 at = at.max(link.latest);
                 link.latest = at;
             }
@@ -112,6 +142,11 @@ impl Network {
         }
     }
 
+    /// What a script does to a link from now on.
+    pub(super) fn set_fault(&mut self, (from, to): (usize, usize), fault: Fault) {
+        self.links[from * self.hosts + to].fault = fault;
+    }
+
     /// Delays everything on a link.
     pub(super) fn clog(&mut self, (from, to): (usize, usize), delay: Duration) {
         self.links[from * self.hosts + to].clogs.push(delay);
@@ -125,13 +160,14 @@ impl Network {
         }
     }
 
-    /// Ends every cut and clog, and the bad weather. What is under way stays under way.
-    pub(super) fn heal_all(&mut self) {
-        for link in &mut self.links {
-            link.cuts = 0;
-            link.clogs.clear();
+    /// Ends every cut and clog between these hosts, and the bad weather there. What is under way stays under way.
+    pub(super) fn heal_among(&mut self, hosts: &[usize]) {
+        for &from in hosts {
+            for &to in hosts {
+                let link = &mut self.links[from * self.hosts + to];
+                *link = Link { is_fair: true, latest: link.latest, ..Link::default() };
+            }
         }
-        self.weather = Weather { reorders: self.weather.reorders, ..Weather::fair() };
     }
 }
 
@@ -160,6 +196,18 @@ mod tests {
         assert_eq!((count(&mut network, 0, 1), count(&mut network, 2, 1)), (0, 1_000));
         network.heal(&[(0, 1)]);
         assert_eq!(count(&mut network, 0, 1), 1_000);
+    }
+
+    #[test]
+    fn healing_some_hosts_heals_the_links_among_them_and_no_others() {
+        let mut network = Network::new(3, Weather { loss_per_mille: 300, ..Weather::fair() });
+        network.cut(&[(0, 1), (1, 2)]);
+        network.clog((1, 0), Duration::from_secs(1));
+        network.heal_among(&[0, 1]);
+        assert_eq!((count(&mut network, 0, 1), count(&mut network, 1, 2)), (1_000, 0));
+        assert!((600..800).contains(&count(&mut network, 2, 1)));
+        let arrivals = network.route(1, 0, Moment(5), &mut Rng::from_number(1));
+        assert!(arrivals.0[0].is_some_and(|at| at < Moment(5) + Duration::from_millis(1)));
     }
 
     #[test]

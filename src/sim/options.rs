@@ -14,25 +14,29 @@ use crate::protocol::ring::replicas::Replicas;
 pub struct Options {
     /// Decides everything that is left open here.
     pub seed: u64,
-    /// How many nodes the cluster has. Drawn: mostly 5, else 3 to 7.
+    /// How many nodes the cluster has. Drawn: mostly 5, else 3 to 7, seldom 1 or 9.
     pub nodes: Option<u16>,
     /// How many replicas it keeps of every key. Default 3.
     pub replicas: Replicas,
-    /// How many clients work at once. Drawn: 5 to 10.
+    /// How many clients work at once. Drawn: 1 to 40.
     pub clients: Option<u32>,
-    /// How many keys they use, with skew. Drawn: 1 to 40.
+    /// How many keys they use, with skew. Drawn: 1 to 1,000.
     pub keys: Option<u32>,
-    /// How long the faults go on, in virtual time. Default 60 s.
+    /// How many operations they all begin in a second while nothing slows them down. Drawn: 10 to 150.
+    pub rate: Option<u32>,
+    /// How long the faults go on, in virtual time and whole milliseconds. Default 60 s.
     pub duration: Duration,
     /// Which kinds of faults there are, none if it is empty. Drawn.
     pub faults: Option<BTreeSet<Kind>>,
+    /// Of the single faults that come up only those with these numbers, counted from 1. All of them.
+    pub only_faults: Option<BTreeSet<u32>>,
     /// Whether to run twice and compare the traces. Default false.
     pub twice: bool,
     /// What to record of the run. Has no influence on what happens.
     pub recording: Recording,
     /// A bug planted for the proof of the judges; never in a normal build.
     #[cfg(test)]
-    pub(super) planted: Option<super::planted::Planted>,
+    pub(super) planted: Option<super::planted::Planting>,
 }
 
 /// What to record of a run, as lines for people.
@@ -59,8 +63,10 @@ impl Options {
             replicas: Replicas::default(),
             clients: None,
             keys: None,
+            rate: None,
             duration: Duration::from_secs(60),
             faults: None,
+            only_faults: None,
             twice: false,
             recording: Recording::Nothing,
             #[cfg(test)]
@@ -89,22 +95,34 @@ impl fmt::Display for Options {
         if let Some(keys) = self.keys {
             write!(f, " --keys {keys}")?;
         }
+        if let Some(rate) = self.rate {
+            write!(f, " --rate {rate}")?;
+        }
         if self.replicas != default.replicas {
             write!(f, " --replicas {}", self.replicas)?;
         }
         if self.duration != default.duration {
-            let (minutes, seconds) = (self.duration.as_secs() / 60, self.duration.as_secs() % 60);
-            match seconds {
-                0 => write!(f, " --minutes {minutes}")?,
-                _ => write!(f, " --seconds {}", self.duration.as_secs())?,
+            let (seconds, millis) = (self.duration.as_secs(), self.duration.subsec_millis());
+            match (seconds % 60, millis) {
+                (0, 0) => write!(f, " --minutes {}", seconds / 60)?,
+                (_, 0) => write!(f, " --seconds {seconds}")?,
+                _ => write!(f, " --seconds {seconds}.{millis:03}")?,
             }
         }
         if let Some(kinds) = &self.faults {
-            let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-            write!(f, " --faults {}", if names.is_empty() { "none".to_owned() } else { names.join(",") })?;
+            write!(f, " --faults {}", list(kinds.iter().map(|kind| kind.name().to_owned())))?;
+        }
+        if let Some(numbers) = &self.only_faults {
+            write!(f, " --only-faults {}", list(numbers.iter().map(u32::to_string)))?;
         }
         Ok(())
     }
+}
+
+/// What an option that takes a list is given.
+fn list(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    if items.is_empty() { "none".to_owned() } else { items.join(",") }
 }
 
 #[cfg(test)]
@@ -129,5 +147,11 @@ mod tests {
         );
         let options = Options { duration: Duration::from_secs(90), ..Options::new(1) };
         assert_eq!(options.command(), "starling sim --seed 1 --seconds 90");
+        let options = Options {
+            duration: Duration::from_millis(1_050),
+            only_faults: Some(BTreeSet::from([3, 11])),
+            ..Options::new(1)
+        };
+        assert_eq!(options.command(), "starling sim --seed 1 --seconds 1.050 --only-faults 3,11");
     }
 }

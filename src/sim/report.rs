@@ -1,18 +1,19 @@
 //! What is told of a run: the seed and the options first, then what happened, and the story of what went wrong.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::clock;
-use super::faults::Swarm;
+use super::faults::{Kind, Swarm};
 use super::history::History;
 use super::invariants::Violation;
+use super::judged::Judged;
 use super::options::Options;
-pub use super::trace::Line;
+use super::story::Story;
+use super::strikes::{Strike, is_single};
+use super::trace::Holding;
+pub use super::trace::{Line, Topic};
 use crate::protocol::time::Moment;
-
-/// The most lines of a time line that a report shows; the trace has them all.
-const LINES_MAX: usize = 150;
 
 /// What happened in a run.
 #[derive(Clone, Debug)]
@@ -21,6 +22,12 @@ pub struct Report {
     pub options: Options,
     /// How many nodes there were.
     pub nodes: usize,
+    /// How many clients worked during the faults.
+    pub clients: u32,
+    /// How many keys they used.
+    pub keys: u32,
+    /// When the clients began, and the faults with them unless these began at once.
+    pub begun: Moment,
     /// The faults that the seed drew.
     pub swarm: Swarm,
     /// A hash of everything that happened: equal for equal options on every machine.
@@ -29,10 +36,18 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// What happened how often.
     pub counts: Counts,
+    /// What the judges were given.
+    pub judged: Judged,
+    /// The faults that struck, those among them that were drawn for a chosen moment.
+    pub strikes: Vec<Strike>,
     /// How much virtual time passed.
     pub simulated: Duration,
-    /// What was recorded, or, after a violation, what happened around it.
+    /// What was recorded.
     pub timeline: Vec<Line>,
+    /// What went wrong, if something did.
+    pub story: Option<Story>,
+    /// What each host was known to hold of the recorded key at the end.
+    pub(super) holdings: Vec<(usize, Holding)>,
     /// What the clients did and saw.
     pub history: History,
 }
@@ -48,7 +63,7 @@ pub struct Counts {
     pub lost: u64,
     /// Of which delivered twice.
     pub duplicated: u64,
-    /// Faults, crashes at chosen moments not among them.
+    /// Faults, crashes at chosen moments among them.
     pub faults: u64,
     /// Crashes of every kind.
     pub crashes: u64,
@@ -96,6 +111,25 @@ impl Report {
     pub fn is_ok(&self) -> bool {
         self.violations.is_empty()
     }
+
+    /// The kinds of faults: those that struck, with how often, and the conditions that held.
+    #[must_use]
+    pub fn faults(&self) -> String {
+        let mut struck: BTreeMap<Kind, u32> = BTreeMap::new();
+        for strike in &self.strikes {
+            *struck.entry(strike.kind).or_default() += 1;
+        }
+        let struck = struck.into_iter().map(|(kind, count)| format!("{count} {}", kind.name()));
+        let held =
+            self.swarm.kinds.iter().filter(|kind| !is_single(**kind)).map(|kind| kind.name().to_owned());
+        let all: Vec<String> = struck.chain(held).collect();
+        if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+    }
+}
+
+/// A number of things, for people.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 impl fmt::Display for Report {
@@ -103,58 +137,33 @@ impl fmt::Display for Report {
         let Counts { events, messages, lost, crashes, faults, operations, .. } = self.counts;
         writeln!(
             f,
-            "seed {}: {} nodes, {:.0?} simulated, {operations} operations, {messages} messages ({lost} lost), \
-             {faults} faults, {crashes} crashes, {events} events, trace {:016x}",
-            self.options.seed, self.nodes, self.simulated, self.trace_hash,
+            "seed {}: {}, {}, {}, {:.0?} simulated, {operations} operations, {messages} messages ({lost} lost), {}, \
+             {crashes} crashes, {events} events, trace {:016x}",
+            self.options.seed,
+            counted(self.nodes as u64, "node"),
+            counted(u64::from(self.clients), "client"),
+            counted(u64::from(self.keys), "key"),
+            self.simulated,
+            counted(faults, "fault"),
+            self.trace_hash,
         )?;
+        writeln!(f, "faults: {}", self.faults())?;
         if self.is_ok() {
             return Ok(());
         }
         for violation in &self.violations {
-            writeln!(f, "{violation}")?;
+            let Violation { invariant, key, evidence, .. } = violation;
+            write!(f, "broken: invariant {}, {}", invariant.number(), invariant.name())?;
+            match key {
+                Some(key) => writeln!(f, ", on key {}", String::from_utf8_lossy(key))?,
+                None => writeln!(f)?,
+            }
+            writeln!(f, "        {evidence}")?;
         }
-        writeln!(f, "again: {}", self.options.command())?;
-        for line in &self.timeline {
-            writeln!(f, "{line}")?;
+        writeln!(f, "again:  {}", self.options.command())?;
+        match &self.story {
+            Some(story) => write!(f, "\n{story}"),
+            None => Ok(()),
         }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}  {}", clock::show(self.at), self.text)
-    }
-}
-
-/// The lines around what took shape in `span`, with a little of what came before and after; the newest ones if there
-/// are too many.
-pub(super) fn around(lines: Vec<Line>, span: Option<(Moment, Moment)>) -> Vec<Line> {
-    let (from, until) = span.unwrap_or((Moment::default(), Moment::NEVER));
-    let (from, until) = (from - Duration::from_secs(1), until + Duration::from_millis(100));
-    let mut lines: Vec<Line> = lines.into_iter().filter(|line| line.at >= from && line.at <= until).collect();
-    let surplus = lines.len().saturating_sub(LINES_MAX);
-    if surplus > 0 {
-        // The beginning shows where it came from, the end what came of it.
-        let head = LINES_MAX / 3;
-        let gap = Line { at: lines[head].at, text: format!("... {} lines are left out ...", surplus + 1) };
-        lines.splice(head..=head + surplus, [gap]);
-    }
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_time_line_loses_its_middle() {
-        let lines: Vec<Line> =
-            (0..1_000).map(|number| Line { at: Moment(number * 10_000), text: number.to_string() }).collect();
-        let kept = around(lines.clone(), None);
-        assert_eq!(kept.len(), LINES_MAX);
-        assert_eq!((kept[0].text.as_str(), kept[LINES_MAX - 1].text.as_str()), ("0", "999"));
-        let kept = around(lines, Some((Moment(5_000_000), Moment(5_100_000))));
-        assert_eq!((kept[0].at, kept[kept.len() - 1].at), (Moment(4_000_000), Moment(5_200_000)));
     }
 }

@@ -1,5 +1,8 @@
 //! What happened in a run: a hash of everything, and lines for people if they are wanted.
 
+mod line;
+mod telling;
+
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -7,19 +10,15 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::options::Recording;
 use crate::protocol::causality::Record;
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Stored};
+use crate::protocol::id::RequestId;
+use crate::protocol::storage::op::{DiskReply, Stored};
 use crate::protocol::time::Moment;
-use crate::protocol::wire::client::{Answer, Request};
+use crate::protocol::wire::client::{Answer, Level, Outcome, Request};
+use crate::protocol::wire::exchange::Exchange;
 use crate::protocol::wire::peer::PeerMessage;
 
-/// One line of the story of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// When, in virtual time.
-    pub at: Moment,
-    /// What, for people.
-    pub text: String,
-}
+pub use line::{Line, Topic};
+pub(super) use telling::{Fate, Holding};
 
 /// What a line is about.
 pub(super) enum About<'a> {
@@ -37,11 +36,21 @@ pub(super) struct Trace {
     recording: Recording,
     pub(super) lines: Vec<Line>,
     scratch: Vec<u8>,
+    /// The fault that the next line about everybody tells of.
+    fault: Option<u32>,
+    threads: telling::Threads,
 }
 
 impl Trace {
     pub(super) fn new(recording: Recording) -> Trace {
-        Trace { hasher: Xxh3::new(), recording, lines: Vec::new(), scratch: Vec::new() }
+        Trace {
+            hasher: Xxh3::new(),
+            recording,
+            lines: Vec::new(),
+            scratch: Vec::new(),
+            fault: None,
+            threads: telling::Threads::default(),
+        }
     }
 
     /// Takes an event into the hash: its kind, where, when.
@@ -62,17 +71,50 @@ impl Trace {
         &self.scratch
     }
 
+    /// The next line about everybody tells of the fault with this number, or of none.
+    pub(super) fn fault(&mut self, number: Option<u32>) {
+        self.fault = number;
+    }
+
     /// Records a line, if anybody wants it.
     pub(super) fn line(&mut self, at: Moment, about: About<'_>, text: impl FnOnce() -> String) {
-        let wanted = match (&self.recording, about) {
+        let fault = if matches!(about, About::All) { self.fault.take() } else { None };
+        if self.wants(&about) {
+            let text = match fault {
+                Some(number) => format!("{}  (fault {number})", text()),
+                None => text(),
+            };
+            let topic = if matches!(about, About::All) { Topic::Fault } else { Topic::Other };
+            self.lines.push(Line::told(at, topic, text));
+        }
+    }
+
+    /// Records a line of some topic, if anybody wants it.
+    fn tell(
+        &mut self,
+        at: Moment,
+        about: About<'_>,
+        topic: Topic,
+        who: impl FnOnce() -> String,
+        text: impl FnOnce() -> String,
+    ) {
+        if self.wants(&about) {
+            self.lines.push(Line { at, who: who(), topic, text: text() });
+        }
+    }
+
+    fn wants(&self, about: &About<'_>) -> bool {
+        match (&self.recording, about) {
             (Recording::Nothing, _) => false,
             (Recording::Everything, _) | (_, About::All) => true,
             (Recording::Key(wanted), About::Key(key)) => wanted == key,
             _ => false,
-        };
-        if wanted {
-            self.lines.push(Line { at, text: text() });
         }
+    }
+
+    /// Whether what touches a single key may be wanted.
+    fn records_keys(&self) -> bool {
+        matches!(self.recording, Recording::Key(_) | Recording::Everything)
     }
 
     /// The hash of everything so far.
@@ -118,30 +160,68 @@ pub(super) fn show_record(record: &Record) -> String {
     text + "]"
 }
 
+/// How many owners were asked for.
+fn show_level(level: Level) -> String {
+    match level {
+        Level::One => "one".to_owned(),
+        Level::Majority => "majority".to_owned(),
+        Level::All => "all".to_owned(),
+        Level::Count(count) => count.to_string(),
+    }
+}
+
+/// The last digits of the number of a request: enough to tell it from the others. Repairs have none.
+fn number(request: RequestId) -> String {
+    if request.0 == 0 { ", as repair,".to_owned() } else { format!(" #{:03x}", request.0 & 0xfff) }
+}
+
 /// A message in a few words.
 pub(super) fn show_message(message: &PeerMessage) -> String {
     match message {
         PeerMessage::Hello(_) => "hello".to_owned(),
         PeerMessage::Replicate { request, key, record, .. } => {
-            format!("replicate #{} {} {}", request.0, show_key(key), show_record(record))
+            format!("replicate{} {} {}", number(*request), show_key(key), show_record(record))
         }
-        PeerMessage::Stored { request, .. } => format!("stored #{}", request.0),
-        PeerMessage::Fetch { request, key, .. } => format!("fetch #{} {}", request.0, show_key(key)),
+        PeerMessage::Stored { request, .. } => format!("stored{}", number(*request)),
+        PeerMessage::Fetch { request, key, .. } => format!("fetch{} {}", number(*request), show_key(key)),
         PeerMessage::Fetched { request, record, .. } => {
-            format!("fetched #{} {}", request.0, record.as_ref().map_or("absent".to_owned(), show_record))
+            let held = record.as_ref().map_or("nothing".to_owned(), show_record);
+            format!("fetched{} {held}", number(*request))
         }
-        PeerMessage::Refused { request, reason } => format!("refused #{} {reason:?}", request.0),
-        PeerMessage::Forward { request, ask, .. } => format!("forward #{} {}", request.0, show_request(ask)),
+        PeerMessage::Refused { request, reason } => format!("refused{} {reason:?}", number(*request)),
+        PeerMessage::Forward { request, ask, .. } => {
+            format!("forward{} {}", number(*request), show_request(ask))
+        }
         PeerMessage::Forwarded { request, answer } => {
-            format!("forwarded #{} {}", request.0, show_answer(answer))
+            format!("forwarded{} {}", number(*request), show_answer(answer))
         }
         PeerMessage::Gossip(gossip) => format!("gossip {gossip:?}"),
-        PeerMessage::Hint { request, target, key, record, .. } => {
-            format!("hint #{} for {target} {} {}", request.0, show_key(key), show_record(record))
+        PeerMessage::Hint { request, key, record, .. } => {
+            format!("hint{} {} {}", number(*request), show_key(key), show_record(record))
         }
-        PeerMessage::Hinted { request } => format!("hinted #{}", request.0),
+        PeerMessage::Hinted { request } => format!("hinted{}", number(*request)),
         PeerMessage::AskHints { slots } => format!("any hints of {} slots?", slots.len()),
         PeerMessage::NoHints { slots } => format!("no hints of {} slots", slots.len()),
+        PeerMessage::Exchange(exchange) => show_exchange(exchange),
+    }
+}
+
+/// What two owners say to each other, in a few words.
+fn show_exchange(exchange: &Exchange) -> String {
+    match exchange {
+        Exchange::Compare { id, arcs, .. } => format!("compare #{} {} arcs", id.0, arcs.len()),
+        Exchange::Compared { id, differing, .. } => format!("compared #{} {} differ", id.0, differing.len()),
+        Exchange::Offer { id, arcs, .. } => format!("offer #{} {} arcs", id.0, arcs.len()),
+        Exchange::Records { items, .. } => {
+            let items: Vec<String> = items
+                .iter()
+                .map(|item| format!("{} {}", show_key(&item.key), show_record(&item.record)))
+                .collect();
+            format!("records {}", items.join(", "))
+        }
+        Exchange::Answered { id, lacking, .. } => format!("answered #{} {} lacking", id.0, lacking.len()),
+        Exchange::Refused { id, reason } => format!("refused to exchange #{} {reason:?}", id.0),
+        Exchange::Nudge { slots } => format!("nudge about {slots:?}"),
     }
 }
 
@@ -149,16 +229,18 @@ pub(super) fn show_message(message: &PeerMessage) -> String {
 pub(super) fn show_request(request: &Request) -> String {
     match request {
         Request::Write(write) => format!(
-            "{} {} {} (operation {:04x}, attempt {}, {}, w={:?})",
+            "{} {}{} {}, w={}{}",
             if write.value.is_some() { "put" } else { "delete" },
             show_key(&write.key),
-            write.value.as_ref().map_or(String::new(), |value| show_key(value)),
-            write.operation.nonce >> 48,
-            write.attempt,
-            if write.context.is_some() { "with a context" } else { "blind" },
-            write.w,
+            write.value.as_ref().map_or(String::new(), |value| format!(" {}", show_key(value))),
+            if write.context.is_some() { "with its context" } else { "blind" },
+            show_level(write.w),
+            if write.attempt > 1 { format!(", attempt {}", write.attempt) } else { String::new() },
         ),
-        Request::Read(read) => format!("get {} r={:?}", show_key(&read.key), read.r),
+        Request::Read(read) => {
+            let atomic = if read.atomic { ", atomic" } else { "" };
+            format!("get {} r={}{atomic}", show_key(&read.key), show_level(read.r))
+        }
         Request::Explain { key } => format!("explain {}", show_key(key)),
         other => format!("{other:?}"),
     }
@@ -168,10 +250,16 @@ pub(super) fn show_request(request: &Request) -> String {
 pub(super) fn show_answer(answer: &Answer) -> String {
     match answer {
         Answer::Written(written) => format!(
-            "{:?}, {} sibling(s), acks {}{}",
-            written.outcome,
+            "{}, {} sibling{}, {} ack{}{}",
+            match written.outcome {
+                Outcome::Committed => "committed",
+                Outcome::Unknown => "unknown",
+                Outcome::NotApplied => "not applied",
+            },
             written.siblings,
+            if written.siblings == 1 { "" } else { "s" },
             written.acks.len(),
+            if written.acks.len() == 1 { "" } else { "s" },
             written.problem.as_ref().map_or(String::new(), |problem| format!(", {}", problem.code.name())),
         ),
         Answer::Read(read) if read.available => {
@@ -181,8 +269,12 @@ pub(super) fn show_answer(answer: &Answer) -> String {
         }
         Answer::Read(read) => {
             format!(
-                "unavailable{}",
-                read.problem.as_ref().map_or(String::new(), |p| format!(": {}", p.message))
+                "unavailable: {}",
+                read.problem.as_ref().map_or("", |problem| problem
+                    .message
+                    .split("; try")
+                    .next()
+                    .unwrap_or(""))
             )
         }
         Answer::Refused(problem) => format!("refused, {}: {}", problem.code.name(), problem.message),
@@ -202,39 +294,34 @@ pub(super) fn show_answer(answer: &Answer) -> String {
     }
 }
 
-/// What a node asks of its disk, in a few words, with the key if it is about one.
-pub(super) fn show_disk_request(request: &DiskRequest) -> Option<(&Bytes, &'static str)> {
-    match request {
-        DiskRequest::Update { key, .. } => Some((key, "disk: update")),
-        DiskRequest::Read { key, .. } => Some((key, "disk: read")),
-        DiskRequest::Remove { key, .. } => Some((key, "disk: remove")),
-        DiskRequest::Meta { .. } => None,
-    }
-}
-
 /// What a disk answered, in a few words.
 pub(super) fn show_disk_reply(reply: &DiskReply) -> String {
     match reply {
         DiskReply::Applied { lsn, applied, .. } => {
             use crate::protocol::causality::Applied;
-            let outcome = match applied {
+            match applied {
                 Applied::Changed { record, amnesia } => {
-                    format!("changed to {}{}", show_record(record), if *amnesia { ", amnesia" } else { "" })
+                    let amnesia = if *amnesia { ", and shows that something was forgotten" } else { "" };
+                    format!("disk: applied, {} (entry {}){amnesia}", show_record(record), lsn.0)
                 }
-                Applied::Unchanged { record } => format!("unchanged {}", show_record(record)),
-                Applied::Adopted { record, .. } => format!("done before {}", show_record(record)),
-                Applied::Refused(refusal) => format!("refused, {refusal}"),
-            };
-            format!("disk: {outcome}, durable with {}", lsn.0)
+                Applied::Unchanged { record } => format!("disk: nothing new, {}", show_record(record)),
+                Applied::Adopted { record, .. } => format!("disk: done before, {}", show_record(record)),
+                Applied::Refused(refusal) => format!("disk: refused, {refusal}"),
+            }
         }
-        DiskReply::Read { lsn, stored, .. } => match stored {
-            Stored::Absent => "disk: absent".to_owned(),
-            Stored::Present(record) => format!("disk: holds {}, durable with {}", show_record(record), lsn.0),
-            Stored::Lost => "disk: lost".to_owned(),
+        DiskReply::Read { stored, .. } => match stored {
+            Stored::Absent => "disk: reads nothing".to_owned(),
+            Stored::Present(record) => format!("disk: reads {}", show_record(record)),
+            Stored::Lost => "disk: reads that the record is lost".to_owned(),
         },
-        DiskReply::Removed { lsn, is_gone: true, .. } => format!("disk: removed, durable with {}", lsn.0),
+        DiskReply::Removed { lsn, is_gone: true, .. } => format!("disk: removed (entry {})", lsn.0),
         DiskReply::Removed { .. } => "disk: not removed, since it has changed".to_owned(),
         DiskReply::MetaApplied { lsn, .. } => format!("disk: state replaced, durable with {}", lsn.0),
+        DiskReply::Sums { first, sums, .. } => format!("disk: sums of {} slots from {first}", sums.len()),
+        DiskReply::Listed { page, .. } => {
+            format!("disk: lists {} keys", page.as_ref().map_or(0, |page| page.entries.len()))
+        }
+        DiskReply::ReadMany { found, .. } => format!("disk: read {} keys", found.len()),
         DiskReply::Durable { through } => format!("disk: durable through {}", through.0),
     }
 }

@@ -1,5 +1,8 @@
 //! The clients of a run: what they ask, how they retry, and what they remember having been shown.
 
+mod profile;
+mod staged;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -13,46 +16,9 @@ use crate::protocol::wire::client::{
     Answer, Code, Explanation, Level, Outcome, Read, ReadAnswer, Request, Write, Written,
 };
 
-/// How the clients of one run behave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Profile {
-    pub(super) keys: u32,
-    /// The longest pause between two operations.
-    pub(super) think_max: Duration,
-    /// How long a client waits for one attempt before it makes another one elsewhere.
-    pub(super) attempt: Duration,
-    /// How long it waits in all.
-    pub(super) patience: Duration,
-    /// Attempts at most.
-    pub(super) attempts_max: u32,
-    /// Operations in a thousand with a level other than majority.
-    pub(super) odd_level_per_mille: u32,
-    /// Weights: read, read-modify-write, blind put, put with a context kept from earlier, delete, delete without a
-    /// context.
-    pub(super) weights: [u64; 6],
-}
-
-impl Profile {
-    pub(super) fn draw(rng: &mut Rng, keys: Option<u32>) -> Profile {
-        let attempt = rng.between(200, 1_000);
-        Profile {
-            keys: keys.unwrap_or(rng.between(1, 40) as u32).max(1),
-            think_max: Duration::from_millis(rng.between(50, 800)),
-            attempt: Duration::from_millis(attempt),
-            patience: Duration::from_millis(attempt * rng.between(1, 5)),
-            attempts_max: rng.between(1, 4) as u32,
-            odd_level_per_mille: [0, 100, 400][rng.index(3)],
-            weights: [
-                40,
-                rng.between(10, 40),
-                rng.between(2, 30),
-                rng.between(0, 10),
-                rng.between(0, 10),
-                if rng.chance(300) { 3 } else { 0 },
-            ],
-        }
-    }
-}
+pub(super) use profile::Profile;
+use staged::Route;
+pub(super) use staged::{CorePart, Task};
 
 /// What a client wants the world to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +43,8 @@ pub(super) struct Workload {
     pub(super) history: History,
     writes: u64,
     is_over: bool,
+    /// Before then nobody begins anything by its own choice.
+    rests_until: Moment,
     /// A bug to be found: the outcome of an operation is that of its last attempt.
     #[cfg(test)]
     pub(super) forgets_attempts: bool,
@@ -92,6 +60,13 @@ struct Client {
     script: VecDeque<(Bytes, Step)>,
     /// By when the operations of its script have to succeed.
     owed_by: Option<Moment>,
+    /// How soon each of them has to, if each has a deadline of its own.
+    owed_within: Option<Duration>,
+    /// It does what it is told and nothing else.
+    is_staged: bool,
+    /// From how many owners it reads and to how many it writes, if that is settled.
+    level: Option<Level>,
+    route: Route,
     wakes_at: Moment,
 }
 
@@ -111,6 +86,8 @@ enum Step {
     PutBlind,
     Delete,
     Sweep,
+    /// With a context that has to be refused.
+    PutWrong,
     Compare,
 }
 
@@ -139,6 +116,7 @@ impl Workload {
             history,
             writes: 0,
             is_over: false,
+            rests_until: Moment::default(),
             #[cfg(test)]
             forgets_attempts: false,
         }
@@ -169,11 +147,13 @@ impl Workload {
     }
 
     /// The last part of a run: for every key a client of its own that writes it once, reads it from all owners until
-    /// they have converged, and compares what they hold. All of it has to succeed.
+    /// they have converged, and compares what they hold. All of it has to succeed. If they have to heal alone, their
+    /// records are compared before anybody has read them, again and again until they are equal: a read would repair.
     pub(super) fn begin_last_part(
         &mut self,
         now: Moment,
         owed_by: Moment,
+        heals_alone: bool,
         rng: &mut Rng,
         wishes: &mut Vec<Wish>,
     ) {
@@ -183,6 +163,9 @@ impl Workload {
             // Not every key: a write that resolves all siblings would hide some of what went wrong before.
             if rng.chance(500) {
                 script.extend([Step::Read(Level::Majority), Step::Put].map(|step| (key.clone(), step)));
+            }
+            if heals_alone {
+                script.push_back((key.clone(), Step::Compare));
             }
             let last = [Step::Read(Level::All), Step::Read(Level::All), Step::Compare];
             script.extend(last.map(|step| (key.clone(), step)));
@@ -205,11 +188,7 @@ impl Workload {
             return self.begin_operation(client, sight, wishes);
         };
         if now >= ongoing.until {
-            let ending = match self.history.operations[ongoing.index].action {
-                Action::Write { .. } => Ending::Unknown,
-                _ => Ending::Unavailable,
-            };
-            return self.end(client, ending, now, wishes);
+            return self.give_up(client, now, wishes);
         }
         if now >= ongoing.attempt_until && ongoing.attempts < self.attempts_max(client) {
             self.attempt(client, sight, wishes);
@@ -242,7 +221,16 @@ impl Workload {
                         self.failed(client, sight, wishes);
                     }
                 }
-                Outcome::NotApplied => self.failed(client, sight, wishes),
+                Outcome::NotApplied => {
+                    let code = written.problem.map(|problem| problem.code);
+                    if code == Some(Code::BadRequest) && self.is_time_disputed(client, sight) {
+                        self.start_over(client, sight.now, wishes);
+                    } else if code.is_some_and(|code| self.is_full(client, code)) {
+                        self.excuse(client, sight.now, wishes);
+                    } else {
+                        self.failed(client, sight, wishes);
+                    }
+                }
             },
             Answer::Read(read) if read.available => self.was_shown(client, read, sight.now, wishes),
             Answer::Explained(explanation) => self.compared(client, explanation, sight, wishes),
@@ -250,8 +238,21 @@ impl Workload {
         }
     }
 
+    fn give_up(&mut self, client: usize, now: Moment, wishes: &mut Vec<Wish>) {
+        let Some(ongoing) = &self.clients[client].ongoing else { return };
+        let ending = match self.history.operations[ongoing.index].action {
+            Action::Write { .. } => Ending::Unknown,
+            _ => Ending::Unavailable,
+        };
+        self.end(client, ending, now, wishes);
+    }
+
     fn begin_operation(&mut self, client: usize, sight: &Sight<'_>, wishes: &mut Vec<Wish>) {
         let scripted = self.clients[client].script.front().cloned();
+        if scripted.is_none() && sight.now < self.rests_until && !self.is_over {
+            let think = self.think(client);
+            return self.wake_at(client, self.rests_until + think, wishes);
+        }
         let settled = self.clients[client].next.take();
         let (key, step) = match (scripted, settled) {
             (Some(next), _) => next,
@@ -259,27 +260,35 @@ impl Workload {
             (None, _) if self.is_over => return,
             _ => self.choose(client),
         };
+        if let Some(span) = self.clients[client].owed_within {
+            self.clients[client].owed_by = Some(sight.now + span);
+        }
         let owed_by = self.clients[client].owed_by;
-        let odd_level = self.profile.odd_level_per_mille;
+        let Profile { odd_level_per_mille: odd_level, atomic_per_mille, .. } = self.profile;
         let actor = &mut self.clients[client];
         let held = actor.held.get(&key).cloned();
-        let level = |rng: &mut Rng| match rng.chance(odd_level) && owed_by.is_none() {
+        let settled = actor.level;
+        let drawn = |rng: &mut Rng| match rng.chance(odd_level) && owed_by.is_none() {
             true => *rng.pick(&[Level::One, Level::All, Level::Count(2)]).unwrap_or(&Level::All),
             false => Level::Majority,
         };
+        let level = |rng: &mut Rng| settled.unwrap_or_else(|| drawn(rng));
         let mut sent = None;
         let (action, request) = match step {
             Step::Read(r) => {
                 let r = if r == Level::Majority { level(&mut actor.rng) } else { r };
-                (Action::Read { r }, Request::Read(Read { key: key.clone(), r, atomic: false }))
+                let atomic = owed_by.is_none() && actor.rng.chance(atomic_per_mille);
+                (Action::Read { r, atomic }, Request::Read(Read { key: key.clone(), r, atomic }))
             }
             Step::Compare => (Action::Compare, Request::Explain { key: key.clone() }),
-            Step::Put | Step::PutBlind | Step::Delete | Step::Sweep => {
+            Step::Put | Step::PutBlind | Step::Delete | Step::Sweep | Step::PutWrong => {
                 self.writes += 1;
                 let id = WriteId(self.writes);
                 let deletes = matches!(step, Step::Delete | Step::Sweep);
                 sent = if matches!(step, Step::Put | Step::Delete) { held } else { None };
+                let wrong = (step == Step::PutWrong).then(|| actor.wrong_token(&key));
                 let basis = match &sent {
+                    _ if wrong.is_some() => Basis::Nothing,
                     Some(held) => Basis::Shown(held.shown.clone()),
                     None if deletes => Basis::WhateverIsThere,
                     None => Basis::Shown(BTreeSet::new()),
@@ -288,7 +297,7 @@ impl Workload {
                 let write = Write {
                     key: key.clone(),
                     value: (!deletes).then(|| id.to_value()),
-                    context: sent.as_ref().map(|held| held.token.clone()),
+                    context: wrong.or_else(|| sent.as_ref().map(|held| held.token.clone())),
                     // The start is set with the first attempt: it is the time of the node that it goes to.
                     operation: OperationId { started: WallTime(0), nonce: actor.rng.bits() },
                     attempt: 0,
@@ -353,6 +362,7 @@ impl Workload {
                 Step::Read(Level::Majority)
             }
             Some(5) => Step::Sweep,
+            Some(6) => Step::PutWrong,
             _ => Step::Read(Level::Majority),
         };
         (key, step)
@@ -362,7 +372,7 @@ impl Workload {
         let attempt_span = self.profile.attempt;
         let actor = &mut self.clients[client];
         let Some(ongoing) = &mut actor.ongoing else { return };
-        let host = actor.rng.index(sight.times.len());
+        let host = actor.route.host(ongoing.attempts, sight.times.len(), &mut actor.rng);
         ongoing.attempts += 1;
         ongoing.attempt_until = sight.now + attempt_span;
         self.history.operations[ongoing.index].attempts = ongoing.attempts;
@@ -397,7 +407,9 @@ impl Workload {
         }
         if tries_again {
             // Not at once, or a node that refuses everybody would be asked without end.
-            let pause = Duration::from_millis(actor.rng.between(20, 200));
+            // Owners that heal alone take their time.
+            let longer = if ongoing.step == Step::Compare { 5 } else { 1 };
+            let pause = Duration::from_millis(longer * actor.rng.between(20, 200));
             ongoing.attempt_until = sight.now + pause;
             self.wake_when_due(client, wishes);
         } else if ongoing.awaited.is_empty() {
@@ -469,9 +481,9 @@ impl Workload {
             explanation.replicas.into_iter().map(|replica| (replica.node, replica.record.ok())).collect();
         let is_equal = owners.len() == self.history.owners
             && owners.iter().all(|(_, record)| record.is_some() && *record == owners[0].1);
-        if let Some(remains) = self.history.remains.get_mut(key) {
-            remains.owners = owners;
-        }
+        let read = ongoing.index;
+        let remains = self.history.remains.entry(key.clone());
+        remains.or_insert(Remains { read, owners: Vec::new() }).owners = owners;
         match is_equal {
             true => self.end(client, Ending::Equal, sight.now, wishes),
             false => self.failed(client, sight, wishes),
@@ -491,7 +503,7 @@ impl Workload {
             actor.script.clear();
         }
         actor.script.pop_front();
-        if actor.owed_by.is_some() && actor.script.is_empty() {
+        if (actor.owed_by.is_some() || actor.is_staged) && actor.script.is_empty() {
             return;
         }
         let think = if actor.next.is_some() { Duration::from_millis(2) } else { self.think(client) };
@@ -499,7 +511,11 @@ impl Workload {
     }
 
     fn attempts_max(&self, client: usize) -> u32 {
-        if self.clients[client].owed_by.is_some() { u32::MAX } else { self.profile.attempts_max }
+        match &self.clients[client] {
+            Client { owed_by: Some(_), .. } => u32::MAX,
+            Client { route: Route::InOrder(order), .. } => order.len() as u32,
+            _ => self.profile.attempts_max,
+        }
     }
 
     fn think(&mut self, client: usize) -> Duration {
@@ -530,7 +546,25 @@ impl Client {
             next: None,
             script: VecDeque::new(),
             owed_by: None,
+            owed_within: None,
+            is_staged: false,
+            level: None,
+            route: Route::Anywhere,
             wakes_at: Moment::NEVER,
         }
+    }
+
+    /// A context that no node may accept for this key: one of another key, or one with a flipped bit.
+    fn wrong_token(&mut self, key: &Bytes) -> ContextToken {
+        let others: Vec<&Bytes> = self.held.keys().filter(|other| *other != key).collect();
+        if self.rng.chance(500)
+            && let Some(held) = self.rng.pick(&others).and_then(|other| self.held.get(*other))
+        {
+            return held.token.clone();
+        }
+        let mut bytes = self.held.get(key).map_or(vec![1; 40], |held| held.token.as_bytes().to_vec());
+        let at = self.rng.index(bytes.len());
+        bytes[at] ^= 1 << self.rng.below(8);
+        ContextToken::from(Bytes::from(bytes))
     }
 }

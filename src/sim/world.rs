@@ -1,27 +1,38 @@
 //! The world of one run: machines, network, clients, and the one order in which everything happens.
 
 mod clients;
+mod core;
 mod disks;
 mod faulty;
 mod messages;
+mod playing;
+mod scheduled;
+pub(super) mod scripted;
+mod watch;
 
+use std::any::Any;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::clock::Clock;
 use super::disk::Disk;
 use super::faults::Swarm;
+use super::figures::Cue;
 use super::history::{Action, Ending, History};
 use super::host::{self, Host, Process};
+use super::invariants::circles::Circles;
 use super::invariants::incarnations::{Deed, Starts};
 use super::invariants::one_dot_one_value::Dots;
 use super::invariants::{self, Invariant, Violation};
+use super::judged;
 use super::network::Network;
 use super::options::Options;
 use super::report::{Counts, Report};
+use super::strikes::Strikes;
 use super::trace::{About, Trace};
+use super::witness::Witness;
 use super::workload::{Profile, Wish, Workload};
 use crate::protocol::id::{NodeId, SessionId};
 use crate::protocol::input::Input;
@@ -31,11 +42,12 @@ use crate::protocol::rng::Rng;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Request};
 use crate::protocol::wire::peer::PeerMessage;
+use scheduled::Scheduled;
 
 /// How long a cluster without faults may take until all of its nodes serve.
 const FOUNDING_MAX: Duration = Duration::from_secs(30);
 
-/// How long after healing every node has to serve.
+/// How long after healing every node that was healed has to serve.
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
 
 /// How long what was under way at the moment of healing may go on, before the last part begins.
@@ -43,6 +55,9 @@ const SETTLING: Duration = Duration::from_secs(10);
 
 /// How long the last part may take: every operation commits, every key converges.
 const LAST_PART_MAX: Duration = Duration::from_secs(60);
+
+/// How many nodes the cluster of a seed has, each equally likely.
+const NODES_DRAWN: [usize; 20] = [1, 3, 3, 3, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5, 6, 6, 6, 7, 7, 9];
 
 /// How often in a row a node may be woken in one virtual millisecond without anything else happening.
 const WAKES_IN_A_ROW_MAX: u32 = 2_000;
@@ -62,6 +77,8 @@ enum Event {
     FaultBegins,
     FaultEnds(Relief),
     Starts { host: usize },
+    Resumes { host: usize },
+    FigureGoesOn { figure: u64, act: usize },
     StopTakesTooLong { host: usize, boot: u64, down: Duration },
 }
 
@@ -70,12 +87,7 @@ enum Relief {
     Healed(Vec<(usize, usize)>),
     Unclogged((usize, usize)),
     DiskIsFastAgain { host: usize, slowness: u64 },
-}
-
-struct Scheduled {
-    at: Moment,
-    sequence: u64,
-    event: Event,
+    DiskHasRoom { host: usize },
 }
 
 /// The world of one run.
@@ -86,18 +98,32 @@ pub(super) struct World {
     heap: BinaryHeap<Reverse<Scheduled>>,
     sequence: u64,
     hosts: Vec<Host>,
+    /// What happens on each host as soon as it is no longer paused.
+    held: Vec<Vec<Event>>,
     ids: BTreeMap<NodeId, usize>,
     network: Network,
     workload: Workload,
     wishes: Vec<Wish>,
     outputs: Vec<Output>,
     rng: Rng,
+    /// Decides which faults come up and when, whatever else happens.
+    fault_rng: Rng,
+    strikes: Strikes,
+    clients: u32,
+    keys: u32,
+    begun: Moment,
     trace: Trace,
     dots: Dots,
     starts: Starts,
+    witness: Witness,
+    circles: Circles,
     counts: Counts,
     violations: Vec<Violation>,
     is_safe: bool,
+    playing: Option<playing::Playing>,
+    figures: u64,
+    /// The clients of a script, if one is performed.
+    scripted: Option<scripted::Calls>,
     wakes_in_a_row: (u64, u32),
     events_in_a_row: (u64, u32),
     #[cfg(test)]
@@ -108,24 +134,34 @@ impl World {
     /// The world of a seed, before anything happened.
     pub(super) fn new(options: &Options) -> World {
         let mut rng = Rng::from_number(options.seed);
-        let drawn = [3, 4, 5, 5, 5, 5, 5, 6, 7][rng.index(9)];
+        let drawn = NODES_DRAWN[rng.index(NODES_DRAWN.len())];
         let nodes = options.nodes.map_or(drawn, usize::from).max(1);
         let mut swarm_rng = rng.fork();
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut swarm = Swarm::draw(&mut swarm_rng, options.faults.as_ref());
         #[cfg(test)]
-        super::planted::favour(options.planted, &mut swarm);
+        let planted = super::planted::Bench::new(options.planted, options.seed);
+        #[cfg(test)]
+        planted.favour_faults(&mut swarm);
         let history = History {
             owners: nodes.min(options.replicas.get()),
             retries_are_exact: swarm.clocks_agree_within(40_000),
             ..History::default()
         };
+        let fault_rng = rng.fork();
         let mut client_rng = rng.fork();
-        let profile = Profile::draw(&mut client_rng, options.keys);
-        let clients = options.clients.unwrap_or(client_rng.between(5, 10) as u32);
+        let most = [3, 10, 10, 40][client_rng.index(4)];
+        let drawn = client_rng.between(1, most) as u32;
+        let clients = options.clients.unwrap_or(drawn);
+        #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
+        let mut profile = Profile::draw(&mut client_rng, options.keys, options.rate, clients);
+        #[cfg(test)]
+        planted.favour_clients(&mut profile);
+        let keys = profile.keys;
         let hosts = (0..nodes).filter_map(|index| {
             let mut config = host::config(index, nodes).ok()?;
             config.replicas = options.replicas;
+            profile.bound(&mut config);
             let drift = rng.between(0, 2 * u64::from(swarm.drift_ppm)) as i32 - swarm.drift_ppm as i32;
             let skew = rng.between(0, 2 * swarm.skew_ms) as i64 - swarm.skew_ms as i64;
             Some(Host {
@@ -137,36 +173,51 @@ impl World {
                 id: None,
                 paused_until: Moment::default(),
                 slowness: 0,
+                has_served: false,
+                is_frozen: false,
+                sync_fails: false,
             })
         });
         let hosts: Vec<Host> = hosts.collect();
+        let witness = Witness::new(&hosts, history.owners);
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut workload = Workload::new(profile, clients, history, &mut client_rng);
         #[cfg(test)]
         {
-            workload.forgets_attempts = options.planted == Some(super::planted::Planted::LastAttemptDecides);
+            workload.forgets_attempts = planted.is(super::planted::Planted::LastAttemptDecides);
         }
         World {
             network: Network::new(hosts.len(), swarm.weather.clone()),
             trace: Trace::new(options.recording.clone()),
             #[cfg(test)]
-            planted: super::planted::Bench::new(options.planted),
+            planted,
             options: options.clone(),
             swarm,
             now: Moment::default(),
             heap: BinaryHeap::new(),
             sequence: 0,
+            held: hosts.iter().map(|_| Vec::new()).collect(),
             hosts,
             ids: BTreeMap::new(),
             workload,
             wishes: Vec::new(),
             outputs: Vec::new(),
             rng,
+            fault_rng,
+            strikes: Strikes::new(options.only_faults.clone()),
+            clients,
+            keys,
+            begun: Moment::default(),
             dots: Dots::default(),
             starts: Starts::default(),
+            witness,
+            circles: Circles::default(),
             counts: Counts::default(),
             violations: Vec::new(),
             is_safe: true,
+            playing: None,
+            figures: 0,
+            scripted: None,
             wakes_in_a_row: (0, 0),
             events_in_a_row: (0, 0),
         }
@@ -182,6 +233,7 @@ impl World {
             self.run_until(self.now + FOUNDING_MAX, World::all_serve);
             self.demand_service("without any fault", FOUNDING_MAX);
         }
+        self.begun = self.now;
         self.workload.begin(self.now, &mut self.wishes);
         self.grant_wishes();
         if !self.swarm.striking.is_empty() {
@@ -189,20 +241,28 @@ impl World {
         }
         self.run_until(self.now + self.options.duration, |_| false);
 
+        self.core_part();
         self.heal();
         self.run_until(self.now + RECOVERY_MAX, World::all_serve);
         self.demand_service("after healing", RECOVERY_MAX);
         self.run_until(self.now + SETTLING, |_| false);
         let (now, owed_by) = (self.now, self.now + LAST_PART_MAX);
         let mut rng = self.rng.fork();
-        self.workload.begin_last_part(now, owed_by, &mut rng, &mut self.wishes);
+        let heals_alone = rng.chance(500);
+        self.workload.begin_last_part(now, owed_by, heals_alone, &mut rng, &mut self.wishes);
         self.grant_wishes();
         self.run_until(owed_by + Duration::from_secs(1), |world| world.workload.is_idle());
+        if heals_alone {
+            self.exchange_once_more();
+        }
+        self.demand_one_view();
         self.report()
     }
 
     fn report(mut self) -> Report {
         self.violations.extend(invariants::judge(&self.workload.history));
+        #[cfg(test)]
+        self.planted.mute(&mut self.violations);
         self.counts.lost = self.network.lost;
         self.counts.duplicated = self.network.duplicated;
         for operation in &self.workload.history.operations {
@@ -216,14 +276,22 @@ impl World {
             };
             *count += 1;
         }
+        let judged = judged::count(&self.workload.history, self.counts.starts);
         Report {
+            judged,
+            story: None,
             options: self.options,
             nodes: self.hosts.len(),
+            clients: self.clients,
+            keys: self.keys,
+            begun: self.begun,
             swarm: self.swarm,
             trace_hash: self.trace.hash(),
             violations: self.violations,
             counts: self.counts,
+            strikes: self.strikes.struck,
             simulated: self.now.since(Moment::default()),
+            holdings: self.trace.holdings(),
             timeline: self.trace.lines,
             history: self.workload.history,
         }
@@ -252,18 +320,38 @@ impl World {
                 let what = "the world does not get on: too much happens in one millisecond";
                 self.violations.push(Violation::general(Invariant::Sane, what));
             }
-            self.happen(event);
+            let host = event.host();
+            // A panic is a bug of this seed: it must not end a campaign of many. What the world holds afterwards is not
+            // looked at any more, apart from the history.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.happen(event))) {
+                self.panicked(host, panic.as_ref());
+            }
+            #[cfg(test)]
+            self.planted.mute(&mut self.violations);
         }
+    }
+
+    fn panicked(&mut self, host: Option<usize>, panic: &(dyn Any + Send)) {
+        let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let whose = host.map_or("the world".to_owned(), |host| format!("the node on {}", host::name(host)));
+        self.note(About::All, || format!("{whose} panics: {message}"));
+        self.violations.push(Violation::general(Invariant::Sane, format!("{whose} panicked: {message}")));
     }
 
     fn happen(&mut self, event: Event) {
         if let Some(host) = event.host()
             && self.hosts[host].paused_until > self.now
         {
-            let at = self.hosts[host].paused_until;
-            return self.schedule(at, event);
+            return self.held[host].push(event);
         }
+        // One that found nothing to do told nothing.
+        self.trace.fault(None);
         match event {
+            Event::Answered { client, id, answer } if self.scripted.is_some() => {
+                self.call_answered(client, id, *answer);
+            }
+            Event::ClientWakes { client } if self.scripted.is_some() => self.call_wakes(client),
             Event::Deliver { to, boot, from, message } => self.deliver(to, boot, from, *message),
             Event::Wake { host, boot } => self.wake(host, boot),
             Event::DiskWorks { host, boot } => self.disk_works(host, boot),
@@ -279,21 +367,26 @@ impl World {
                 self.trace.event(self.now, b'a', client, id);
                 self.trace.content(&*answer);
                 self.see(|workload, sight, wishes| workload.answer(client, id, *answer, sight, wishes));
+                self.cue_client(client);
             }
             Event::ClientWakes { client } => {
                 self.see(|workload, sight, wishes| workload.wake(client, sight, wishes));
+                self.cue_client(client);
             }
             Event::FaultBegins => {
                 if self.is_safe {
                     self.fault_begins();
-                    let wait = self.swarm.wait(&mut self.rng);
+                    let wait = self.swarm.wait(&mut self.fault_rng);
                     self.schedule(self.now + wait, Event::FaultBegins);
                 }
             }
             // Everything was healed at once when the safety phase ended.
             Event::FaultEnds(_) if !self.is_safe => {}
             Event::FaultEnds(ending) => self.fault_ends(ending),
+            Event::Starts { host } if self.hosts[host].is_frozen => {}
             Event::Starts { host } => self.start(host),
+            Event::Resumes { host } => self.resume(host),
+            Event::FigureGoesOn { figure, act } => self.figure_goes_on(figure, act),
             Event::StopTakesTooLong { host, boot, down } => {
                 if self.hosts[host].boot == boot && self.hosts[host].process.is_some() {
                     self.crash(host, down, "is killed since it does not stop");
@@ -323,6 +416,7 @@ impl World {
         let mut outputs = std::mem::take(&mut self.outputs);
         match Node::start(host.config.clone(), &meta, host.clock.now(self.now), rng, &mut outputs) {
             Ok(node) => {
+                self.witness.started(index, node.id());
                 host.process = Some(Process {
                     node,
                     has_started: false,
@@ -345,8 +439,12 @@ impl World {
     fn input(&mut self, index: usize, input: Input) {
         let host = &mut self.hosts[index];
         let Some(process) = &mut host.process else { return };
+        self.witness.input(index, self.now, &input, &mut self.dots);
+        let before = process.node.gauges();
+        let asked = watch::asked(&input);
         let mut outputs = std::mem::take(&mut self.outputs);
         process.node.handle(host.clock.now(self.now), input, &mut outputs);
+        self.watch(index, before, asked, &outputs);
         self.carry_out(index, outputs);
     }
 
@@ -361,6 +459,7 @@ impl World {
             }
         }
         self.outputs = outputs;
+        self.violations.extend(self.witness.take_violations());
         let host = &mut self.hosts[index];
         let Some(process) = &mut host.process else { return };
         let at = host.clock.when(process.node.next_deadline());
@@ -408,11 +507,17 @@ impl World {
             }
             Notice::Issued(dot) => {
                 self.violations.extend(self.dots.issued(index, *dot));
+                self.witness.issued(index, *dot);
                 self.violations.extend(self.starts.did(index, Deed::Issue, is_durable));
             }
             Notice::Amnesia => self.counts.amnesia += 1,
             Notice::Stopped => return self.stopped(index),
-            Notice::Serving | Notice::Health { .. } | Notice::Trouble(_) => {}
+            Notice::Serving => {
+                self.hosts[index].has_served = true;
+                self.cue(Cue::Serves(index));
+                self.compare_views();
+            }
+            Notice::Health { .. } | Notice::Trouble(_) => {}
         }
         let about = match notice {
             Notice::Issued(_) | Notice::Health { .. } => About::Chatter,
@@ -426,24 +531,30 @@ impl World {
         if let Err(error) = self.hosts[index].disk.shut(&mut self.rng) {
             self.insane(index, &format!("cannot close its disk: {error}"));
         }
+        #[cfg(test)]
+        self.planted.stopped(index, &mut self.hosts[index].disk);
         self.hosts[index].process = None;
+        self.trace.disk_closed(index);
         let down = Duration::from_millis(self.rng.between(1, 1_000));
         self.schedule(self.now + down, Event::Starts { host: index });
     }
 
     fn all_serve(&self) -> bool {
-        let serves = |process: &Process| process.node.is_serving();
-        self.hosts.iter().all(|host| host.process.as_ref().is_some_and(serves))
+        (0..self.hosts.len()).all(|host| self.serves(host))
+    }
+
+    /// Whether a host serves that has to: one that is frozen need not.
+    fn serves(&self, host: usize) -> bool {
+        let host = &self.hosts[host];
+        host.is_frozen || host.process.as_ref().is_some_and(|process| process.node.is_serving())
     }
 
     fn demand_service(&mut self, when: &str, within: Duration) {
         if !self.violations.is_empty() || self.all_serve() {
             return;
         }
-        let names: Vec<String> = (0..self.hosts.len())
-            .filter(|&index| !self.hosts[index].process.as_ref().is_some_and(|p| p.node.is_serving()))
-            .map(host::name)
-            .collect();
+        let silent = (0..self.hosts.len()).filter(|&host| !self.serves(host));
+        let names: Vec<String> = silent.map(host::name).collect();
         let evidence = format!("{} did not serve within {within:?} {when}", names.join(", "));
         self.violations.push(Violation::general(Invariant::Liveness, evidence));
     }
@@ -469,25 +580,5 @@ impl Event {
             | Event::Asked { host, .. } => Some(*host),
             _ => None,
         }
-    }
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Scheduled) -> bool {
-        (self.at, self.sequence) == (other.at, other.sequence)
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
     }
 }

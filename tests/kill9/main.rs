@@ -10,7 +10,6 @@
 #[path = "../support/lab.rs"]
 #[allow(dead_code, reason = "each test uses its part")]
 mod lab;
-mod load;
 #[path = "../support/program.rs"]
 mod program;
 
@@ -18,9 +17,11 @@ use std::time::{Duration, Instant};
 
 use async_std::task::block_on;
 use lab::{TestLab, poll};
-use load::{Chronicle, Load};
 use program::{runs, signal};
 use starling::client::{Client, Level};
+use starling::lab::soak::chronicle::Chronicle;
+use starling::lab::soak::load::{Demand, Load, Roads};
+use starling::lab::soak::remains;
 use starling::protocol::rng::Rng;
 use starling::sim::history::{Ending, History, Seen};
 use starling::sim::invariants;
@@ -67,30 +68,33 @@ fn nodes_are_killed_and_nothing_is_lost() {
     let mut rng = Rng::from_number(seed);
     let lab = TestLab::start(5);
     let client = lab.client();
-    let chronicle = Chronicle::begin();
-    let load = Load::start(&client, &chronicle, &mut rng);
+    let chronicle = Chronicle::begin(3);
+    let demand = Demand { think_max: Duration::ZERO, ..Demand::default() };
+    let load = Load::start(&Roads::of(&client), &chronicle, demand, rng.fork());
+    let acknowledged = || chronicle.counts().committed;
 
     let mut spans = Vec::new();
     for kill in 0..kills {
         let node = format!("n{}", rng.between(1, 5));
         let pid = lab.pid_of(&node).expect("a node that runs");
-        let before = chronicle.acknowledged();
+        let before = acknowledged();
         lab.command(&format!("kill {node}")).ok();
         assert!(!runs(pid));
         // The others go on: the next kill would prove little if nothing were written meanwhile.
-        let more = rng.between(20, 200) as usize;
-        poll("writes without the node", || (chronicle.acknowledged() >= before + more).then_some(()));
+        let more = rng.between(20, 200);
+        poll("writes without the node", || (acknowledged() >= before + more).then_some(()));
         if kill % 4 == 3 {
             kill_while_it_starts(&lab, &node, &mut rng);
         }
         spans.push(restart(&lab, &client, &node));
-        let before = chronicle.acknowledged();
-        let more = rng.between(20, 200) as usize;
-        poll("writes with the node", || (chronicle.acknowledged() >= before + more).then_some(()));
+        let before = acknowledged();
+        let more = rng.between(20, 200);
+        poll("writes with the node", || (acknowledged() >= before + more).then_some(()));
     }
     load.stop();
 
-    let history = block_on(chronicle.finish(&client));
+    block_on(remains::read_all(&chronicle, &client, remains::OWED_WITHIN));
+    let (history, _) = chronicle.close();
     let ended = |wanted: fn(&Ending) -> bool| history.operations.iter().filter(|o| wanted(&o.ending)).count();
     println!(
         "{kills} kills, {} operations: {} writes acknowledged, {} of unknown outcome, {} not applied; {} keys read from \

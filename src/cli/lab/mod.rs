@@ -1,7 +1,7 @@
 //! `starling lab`: a cluster on this machine, and the means to break it.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -36,6 +36,7 @@ Examples:
   starling lab --dir ./lab --detach                         leave it running, until `starling lab --dir ./lab stop`
   starling lab --dir ./lab 'partition n1,n2 | n3,n4,n5'     in quotes: | and > mean something to your shell
   starling lab --dir ./lab kill n2
+  starling lab --scenario tests/scenarios/split_brain.scenario
   printf 'put k v\\nkill n1\\nget k\\n' | starling lab         a script; exit code 1 if any command fails")]
 pub(crate) struct LabArgs {
     /// How many nodes a new lab has [default: 5]
@@ -50,6 +51,9 @@ pub(crate) struct LabArgs {
     /// Leave the lab running in the background
     #[arg(long, requires = "dir", conflicts_with = "command")]
     detach: bool,
+    /// Run the scenario in this file on a lab of the size that it wants, and end
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["nodes", "replicas", "detach", "command"])]
+    scenario: Option<PathBuf>,
     #[command(flatten)]
     shown: OutputOptions,
     /// A command for the lab that runs in --dir
@@ -67,13 +71,19 @@ impl LabArgs {
         }
     }
 
-    fn run_here(self) -> Done {
+    fn run_here(mut self) -> Done {
+        let scenario = self.scenario.as_deref().map(super::scenario::read).transpose()?;
+        if let Some(scenario) = &scenario {
+            scenario.check_for_lab().map_err(Failure::Failed)?;
+            self.nodes = Some(scenario.nodes);
+            self.replicas = u8::try_from(scenario.replicas.get()).ok();
+        }
         let temporary;
         let dir = match &self.dir {
             Some(dir) => dir.clone(),
             None => {
-                temporary = Temporary::new()?;
-                temporary.0.clone()
+                temporary = Temporary::new("starling-lab")?;
+                temporary.path().to_owned()
             }
         };
         let interrupted = catch_signals()?;
@@ -85,6 +95,11 @@ impl LabArgs {
         if let Err(error) = started {
             lab.shutdown();
             return Err(Failure::failed(error));
+        }
+        if let Some(scenario) = scenario {
+            let done = super::scenario::play_in(&mut lab, &scenario, self.shown.json);
+            lab.shutdown();
+            return done;
         }
         let interactive = std::io::stdin().is_terminal();
         let greeting = greeting(lab.dir(), lab.record());
@@ -163,7 +178,7 @@ fn print(reply: &ControlReply) {
 
 /// Raises a flag on the first signal, so that what is under way can end in good order, and ends the process on the
 /// second one; the guardian then ends the nodes.
-fn catch_signals() -> Result<Arc<AtomicBool>, Failure> {
+pub(super) fn catch_signals() -> Result<Arc<AtomicBool>, Failure> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted))
@@ -189,17 +204,28 @@ fn greeting(dir: &std::path::Path, record: &LabRecord) -> String {
 }
 
 /// A directory that goes away with the lab.
-struct Temporary(PathBuf);
+pub(super) struct Temporary(PathBuf);
 
 impl Temporary {
-    fn new() -> Result<Temporary, Failure> {
+    /// Makes one, with a name that begins so.
+    pub(super) fn new(prefix: &str) -> Result<Temporary, Failure> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(Failure::failed)?;
-        let name = random.iter().fold("starling-lab-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+        let name = random.iter().fold(format!("{prefix}-"), |name, byte| format!("{name}{byte:02x}"));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path)
             .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
         Ok(Temporary(path))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Lets it stay.
+    pub(super) fn keep(self) {
+        std::mem::forget(self);
     }
 }
 

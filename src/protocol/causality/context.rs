@@ -9,6 +9,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::VersionVector;
 use crate::protocol::codec;
+#[cfg(test)]
+use crate::protocol::planted::{self, Planted};
 use crate::protocol::rng::Rng;
 
 /// What the nodes of a cluster seal contexts with. Drawn at founding, given only to holders of a node certificate.
@@ -83,10 +85,15 @@ impl ContextToken {
         let (body, seal) = bytes.split_at(bytes.len() - TAG);
         // Every byte is looked at, so that the time it takes does not tell how far a guess was right.
         let difference = tag(body, secret).iter().zip(seal).fold(0, |sum, (a, b)| sum | (a ^ b));
+        #[cfg(test)]
+        let difference = if planted::is(Planted::ForgedContext) { 0 } else { difference };
         if difference != 0 {
             return Err(ContextError::Damaged);
         }
-        if body[2..HEADER] != xxh3_64(key).to_le_bytes() {
+        let is_of_key = body[2..HEADER] == xxh3_64(key).to_le_bytes();
+        #[cfg(test)]
+        let is_of_key = is_of_key || planted::is(Planted::ContextOfAnotherKey);
+        if !is_of_key {
             return Err(ContextError::AnotherKey);
         }
         codec::decode(&body[HEADER..]).map_err(|_| ContextError::Damaged)

@@ -46,7 +46,7 @@ fn put(context: &[Dot], dot: Dot, value: Option<&'static str>, number: u64) -> P
         dot,
         value: value.map(Bytes::from),
         operation: OperationId { started: WallTime(1_000 * number), nonce: 0xabcd_0000 + number },
-        base: None,
+        base: Some(Record::default()),
         limits: Limits::default(),
     }
 }

@@ -11,6 +11,8 @@ use super::{Dot, OperationId, OperationMark, Operations, VersionVector};
 use crate::protocol::codec;
 use crate::protocol::config::Limits;
 use crate::protocol::id::{Actor, ReapEpoch};
+#[cfg(test)]
+use crate::protocol::planted::{self, Planted};
 use crate::protocol::time::Timestamp;
 
 /// One of several concurrent values of a key: a Versioned Value (*Patterns of Distributed Systems*). A deletion is a
@@ -37,10 +39,10 @@ pub struct Sibling {
 /// associative, every order buries at least what plain version vectors bury, and replicas that exchange until nothing
 /// changes end equal.
 ///
-/// A client's context carries no marks. A coordinator that was given a context from beyond what it has merged knows
-/// that one attempt is dead before it knows that another dot is an attempt of the same operation; until their marks
-/// meet, a merge of a few replicas may show a superseded value of a retried operation once more beside the new one.
-/// Nothing is lost by it, and it ends when replicas have exchanged.
+/// A client's context carries no marks. A replica that executes a context from beyond what it has merged knows that one
+/// attempt is dead before it knows that another dot is an attempt of the same operation; until their marks meet, a merge
+/// of a few replicas may show a superseded value of a retried operation once more beside the new one. So such a put is
+/// refused as [`Behind`](Refusal::Behind) until its coordinator has asked a majority.
 ///
 /// # Invariants
 /// * Every sibling's dot is covered by the context, and so is the dot of every remembered operation.
@@ -99,7 +101,8 @@ pub struct Put {
     pub value: Option<Bytes>,
     /// The operation that this is an attempt of.
     pub operation: OperationId,
-    /// What a majority holds, for second and later attempts: merged before the put looks for its operation.
+    /// What a majority holds: merged before the put looks for its operation. `None` if nobody was asked; then a context
+    /// from beyond what the replica has merged is refused as [`Behind`](Refusal::Behind).
     pub base: Option<Record>,
     /// What the coordinator refuses to exceed.
     pub limits: Limits,
@@ -165,6 +168,10 @@ pub enum Refusal {
     /// before it tries again.
     #[error("the coordinator has forgotten writes of its own and goes on under a new identity; try again")]
     Amnesia,
+    /// The context names writes that this replica has not merged. It knows neither their values nor of which operations
+    /// they are attempts, so it has to ask a majority first.
+    #[error("the coordinator has not seen all that the client was shown; try again")]
+    Behind,
 }
 
 impl Record {
@@ -279,8 +286,16 @@ impl Record {
         }
         // The client's context is no witness of amnesia: it may rightly name writes that a certified reap has removed
         // here. It can never name a dot that was not issued yet, though.
-        if amnesia || record.context().covers(put.dot) || put.context.covers(put.dot) {
+        #[cfg(test)]
+        let amnesia = amnesia && !planted::is(Planted::EqualDotsDropped);
+        let is_used = record.context().covers(put.dot) || put.context.covers(put.dot);
+        #[cfg(test)]
+        let is_used = is_used && !planted::is(Planted::EqualDotsDropped);
+        if amnesia || is_used {
             return Applied::Refused(Refusal::Amnesia);
+        }
+        if put.base.is_none() && !record.context().dominates(&put.context) {
+            return Applied::Refused(Refusal::Behind);
         }
         let before = Size::of(&record);
         record.put(put);
@@ -320,6 +335,11 @@ impl Record {
         let mut changed = false;
         let (mine, theirs) = (&mut self.parts, &other.parts);
         let held = mine.siblings.len();
+        #[cfg(test)]
+        if planted::is(Planted::EqualDotsDropped) {
+            mine.siblings
+                .retain(|s| other.find(s.dot).map_or(true, |at| theirs.siblings[at].value == s.value));
+        }
         // A sibling survives if the other side holds it too or has never seen it.
         mine.siblings.retain(|s| !theirs.context.covers(s.dot) || other.find(s.dot).is_ok());
         changed |= mine.siblings.len() < held;
@@ -348,6 +368,11 @@ impl Record {
         mine.operations.absorb(&theirs.operations);
         changed |= self.bury_dead_operations();
         self.parts.operations.prune();
+        #[cfg(test)]
+        if planted::is(Planted::LaterClockWins) {
+            let newest = self.parts.siblings.iter().map(|s| s.dot.at).max();
+            self.parts.siblings.retain(|s| Some(s.dot.at) == newest);
+        }
         changed | (self.parts.operations != marks)
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{Counts, Life, Node};
+use crate::protocol::antientropy::AntiEntropy;
 use crate::protocol::codec;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::{Actor, Incarnation, NodeId, Place};
@@ -100,6 +101,7 @@ impl Node {
         let mut desk = Desk::default();
         desk.ask(Errand::Start(start.actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
         let membership = Membership::new(&config, own, recovered, rng.fork());
+        let antientropy = AntiEntropy::new(identity.node, &config.exchange, rng.fork());
         Ok(Node {
             life: Life::Starting,
             started_at: now.monotonic,
@@ -108,11 +110,13 @@ impl Node {
             membership,
             view: None,
             coordinator: Coordinator::new(&mut rng),
+            antientropy,
             desk,
             latency: Latency::default(),
             register: HintRegister::parse(meta).map_err(|error| StartError::Unreadable(error.to_string()))?,
             hints: Hints::default(),
             doubts: Vec::new(),
+            missed: Vec::new(),
             counts: Counts::default(),
             rng,
             config,

@@ -12,6 +12,8 @@ use super::receiver::Receiver;
 use super::scope::{Origin, Scope};
 use crate::protocol::causality::{Applied, OPERATION_LIFETIME, Record};
 use crate::protocol::id::{NodeId, RequestId};
+#[cfg(test)]
+use crate::protocol::planted::{self, Planted};
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::{SlotDigest, SlotView};
 use crate::protocol::rng::Rng;
@@ -141,7 +143,14 @@ impl Coordinator {
         }
         let SlotView { slot, digest, .. } = scope.slot_of(key);
         let is_owner = scope.slot_of(key).is_owner(scope.own);
+        if is_owner && scope.is_disk_behind() {
+            let message =
+                format!("{} requests wait for the disk already; try again in a moment", scope.desk.len());
+            return scope.answer(origin, refusal(&ask, Problem::new(Code::Overloaded, message)));
+        }
         let is_from_client = matches!(origin, Origin::Client { .. });
+        #[cfg(test)]
+        let is_from_client = is_from_client || planted::is(Planted::ForwardedAgain);
         let deadline = scope.now.monotonic + patience.min(PATIENCE_MAX);
         self.next += 1;
         let request = RequestId(self.next);

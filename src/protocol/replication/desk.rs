@@ -34,6 +34,8 @@ pub enum Errand {
     },
     /// A repair of this node's own replica; nobody waits.
     Repair,
+    /// An exchange with another owner: its token.
+    Exchange(u64),
     /// A new incarnation and actor.
     Start(Actor),
     /// A belief of the membership: its token.

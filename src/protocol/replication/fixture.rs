@@ -126,6 +126,7 @@ pub(super) struct Story {
     pub(super) hints: Hints,
     pub(super) hint_config: HintConfig,
     pub(super) doubts: Vec<NodeId>,
+    pub(super) missed: Vec<(NodeId, Slot)>,
     pub(super) coordinator: Coordinator,
     /// What the disk holds.
     pub(super) disk: BTreeMap<Bytes, Record>,
@@ -169,6 +170,7 @@ impl Story {
             hints: Hints::default(),
             hint_config: HintConfig::default(),
             doubts: Vec::new(),
+            missed: Vec::new(),
             coordinator: Coordinator::new(&mut Rng::from_number(1)),
             disk: BTreeMap::new(),
             lost: Vec::new(),
@@ -198,6 +200,7 @@ impl Story {
             hints: &mut self.hints,
             hint_config: &self.hint_config,
             doubts: &mut self.doubts,
+            missed: &mut self.missed,
             out: &mut out,
         };
         act(&mut self.coordinator, &mut scope);
@@ -326,6 +329,9 @@ impl Story {
                 self.meta.extend(entries);
                 DiskReply::MetaApplied { ticket, lsn: self.log }
             }
+            DiskRequest::Sums { .. } | DiskRequest::List { .. } | DiskRequest::ReadMany { .. } => {
+                panic!("a coordinator asks for one key at a time: {request:?}")
+            }
         }
     }
 
@@ -389,6 +395,7 @@ impl Story {
                 }
                 Vec::new()
             }
+            DiskReply::Sums { .. } | DiskReply::Listed { .. } | DiskReply::ReadMany { .. } => Vec::new(),
         };
         for vigil in ready {
             out.extend(self.with_scope(|coordinator, scope| match vigil {
@@ -599,7 +606,7 @@ fn write_on(before: Option<&Record>, at: u64, value: Option<&'static str>) -> Re
         dot: Dot { actor: OTHER, at: Timestamp(at) },
         value: value.map(|value| Bytes::from_static(value.as_bytes())),
         operation: OperationId { started: WallTime(WALL.0 - 1_000), nonce: 1_000_000 + at },
-        base: None,
+        base: Some(Record::default()),
         limits: Limits::default(),
     });
     match Record::apply(&change, before) {

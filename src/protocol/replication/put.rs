@@ -15,6 +15,8 @@ use crate::protocol::causality::{
 };
 use crate::protocol::id::{Actor, NodeId, RequestId};
 use crate::protocol::output::{Notice, Output};
+#[cfg(test)]
+use crate::protocol::planted::{self, Planted};
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Code, Level, Outcome, Problem, Write, Written};
@@ -24,9 +26,10 @@ use crate::protocol::wire::peer::PeerRefusal;
 ///
 /// ```text
 /// Gathering ──▶ Applying ──▶ Replicating ──▶ answered ──▶ done
-///   only for      own disk      until W owners     until hints
-///   retries and   executes      have it durable    are placed
-///   blind deletes
+///   for retries,   │ own disk     until W owners     until hints
+///   blind deletes, │ executes     have it durable    are placed
+///   and if the  ◀──┘
+///   disk is behind
 /// ```
 ///
 /// For every owner that cannot be reached another node is asked to keep a hint. That counts towards W only if the client
@@ -52,7 +55,8 @@ const STARTED_AHEAD_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 enum State {
-    /// Reading what a majority holds: a retry must find its earlier attempts, a blind delete what to delete.
+    /// Reading what a majority holds: a retry must find its earlier attempts, a blind delete what to delete, and a replica
+    /// that the client's context is beyond what it has missed.
     Gathering { gather: Gather, context: VersionVector },
     /// The own disk executes the change.
     Applying { issued: Dot },
@@ -155,7 +159,12 @@ impl Put {
             // and delete what was written after the client had its answer.
             context = record.as_ref().map(|record| record.context().clone()).unwrap_or_default();
         }
-        match execute(self.request, &self.write, context, record, scope) {
+        self.execute(context, record, scope)
+    }
+
+    /// The own disk executes the write, knowing what a majority holds, or that no majority can be asked.
+    fn execute(&mut self, context: VersionVector, base: Option<Record>, scope: &mut Scope<'_>) -> Progress {
+        match execute(self.request, &self.write, context, Some(base.unwrap_or_default()), scope) {
             Ok(state) => {
                 self.state = state;
                 Progress::Pending
@@ -164,9 +173,25 @@ impl Put {
         }
     }
 
+    /// The client was shown more than this replica has merged: what it has missed is with the others. If they cannot be
+    /// asked, the write is done all the same, as the client asked for no more than W of them.
+    fn catch_up(&mut self, scope: &mut Scope<'_>) -> Progress {
+        let token = self.write.context.as_ref();
+        let context =
+            token.and_then(|token| token.open(&self.write.key, scope.secret).ok()).unwrap_or_default();
+        match Gather::start(self.request, &self.write.key, Level::Majority, scope) {
+            Ok(gather) => {
+                self.state = State::Gathering { gather, context };
+                Progress::Pending
+            }
+            Err(_) => self.execute(context, None, scope),
+        }
+    }
+
     /// The own disk executed the change, for which `issued` had been issued.
     fn applied(&mut self, applied: Applied, issued: Dot, scope: &mut Scope<'_>) -> Progress {
         let (record, dot) = match applied {
+            Applied::Refused(Refusal::Behind) => return self.catch_up(scope),
             Applied::Refused(refusal) => return self.refuse(problem_of(refusal), scope),
             Applied::Adopted { record, dot, .. } => (record, dot),
             Applied::Changed { record, .. } | Applied::Unchanged { record } => (record, issued),
@@ -214,6 +239,8 @@ impl Put {
         for node in holders.silent() {
             if node != scope.own && scope.can_reach(node) {
                 scope.replicate(node, self.request, *actor, &self.write.key, record);
+            } else if node != scope.own {
+                scope.miss(node, &self.write.key);
             }
         }
     }
@@ -289,6 +316,10 @@ impl Put {
                 let (gathered, context) = (gather.finish(), std::mem::take(context));
                 self.gathered(gathered, context, scope)
             }
+            Verdict::Impossible if self.write.attempt == 1 && self.write.context.is_some() => {
+                let context = std::mem::take(context);
+                self.execute(context, None, scope)
+            }
             Verdict::Impossible => {
                 let problem = gather.problem(scope);
                 self.refuse(problem, scope)
@@ -298,6 +329,10 @@ impl Put {
 
     /// Ends a write that cannot reach its quorum: *not applied* before the log was touched, *unknown* after.
     fn give_up(&mut self, problem: Problem, scope: &mut Scope<'_>) -> Progress {
+        #[cfg(test)]
+        if planted::is(Planted::LoggedAsNotApplied) {
+            return self.refuse(problem, scope);
+        }
         match &self.state {
             _ if self.is_answered => Progress::Done,
             State::Gathering { .. } => self.refuse(problem, scope),
@@ -331,6 +366,8 @@ impl Put {
             // The record's context covers siblings that this client was never shown. Handing it out would let the
             // client erase them with its next write without having seen them.
             let is_only_sibling = matches!(record.siblings(), [only] if only.dot == *dot);
+            #[cfg(test)]
+            let is_only_sibling = is_only_sibling || planted::is(Planted::ContextOfSiblings);
             written.context = if is_only_sibling {
                 Some(scope.seal(record, &self.write.key))
             } else {
@@ -367,6 +404,8 @@ impl Operation for Put {
                 // than was ever issued may have dropped it as superseded.
                 let is_merged = dot.actor != *actor || entry >= dot.at;
                 let proves = is_merged && scope.author.believes(*actor, entry);
+                #[cfg(test)]
+                let proves = proves || planted::is(Planted::AckUnchecked);
                 if proves { self.held_by(from, scope) } else { Progress::Pending }
             }
             (State::Replicating { .. }, Event::Registered(holder)) => {
@@ -464,7 +503,7 @@ fn problem_of(refusal: Refusal) -> Problem {
         Refusal::ContextTooLong(_) => Code::ContextTooLong,
         Refusal::DiskFull => Code::DiskFull,
         Refusal::Overloaded => Code::Overloaded,
-        Refusal::Amnesia => Code::NotReady,
+        Refusal::Amnesia | Refusal::Behind => Code::NotReady,
         Refusal::Lost => Code::RecordLost,
     };
     Problem::new(code, refusal.to_string())

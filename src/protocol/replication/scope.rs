@@ -84,6 +84,8 @@ pub struct Scope<'a> {
     pub hint_config: &'a HintConfig,
     /// Nodes that did not answer in time: the membership looks after them at once.
     pub doubts: &'a mut Vec<NodeId>,
+    /// Owners that a write could not be sent to, and its slot: an exchange sees to them.
+    pub missed: &'a mut Vec<(NodeId, Slot)>,
     /// Where outputs go.
     pub out: &'a mut Vec<Output>,
 }
@@ -95,7 +97,18 @@ pub fn node_time(wall: WallTime, clock_offset: i64) -> WallTime {
     WallTime(wall.0.saturating_add_signed(clock_offset.saturating_neg()))
 }
 
+/// How many may wait for the disk for each request that clients may have under way: an owner works for its own clients
+/// and, with three replicas, as a replica for those of two other nodes.
+const DISK_WAITERS_PER_REQUEST: usize = 4;
+
 impl Scope<'_> {
+    /// Whether so much waits for the disk that nothing may be added. Requests that were answered without it leave what
+    /// they asked of it behind, so that bounding the requests alone would not bound this.
+    #[must_use]
+    pub fn is_disk_behind(&self) -> bool {
+        self.desk.len() >= DISK_WAITERS_PER_REQUEST * self.config.requests_max
+    }
+
     /// Whether this node's clock is too far off for it to issue dots if another owner can.
     #[must_use]
     pub fn is_clock_off(&self) -> bool {
@@ -124,6 +137,14 @@ impl Scope<'_> {
     pub fn doubt(&mut self, node: NodeId) {
         if !self.doubts.contains(&node) {
             self.doubts.push(node);
+        }
+    }
+
+    /// A write cannot be delivered to an owner now.
+    pub fn miss(&mut self, node: NodeId, key: &[u8]) {
+        let missed = (node, Slot::of_key(key));
+        if !self.missed.contains(&missed) {
+            self.missed.push(missed);
         }
     }
 

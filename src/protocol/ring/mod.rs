@@ -21,6 +21,7 @@
 //! that compute it differently would give one slot two sets of owners, so tests pin the rings bit by bit and a change
 //! needs a new version, chosen when a cluster is founded.
 
+pub mod arc;
 pub mod entry;
 pub mod member;
 pub mod placement;

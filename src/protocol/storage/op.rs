@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::sums::SlotSum;
 use crate::protocol::causality::{Applied, Change, Record, RecordHash};
 use crate::protocol::id::NodeId;
 use crate::protocol::ring::slot::Slot;
@@ -42,7 +43,6 @@ pub enum MetaKey {
 }
 
 /// What a node asks of its disk.
-#[expect(clippy::large_enum_variant, reason = "the large variant is the common one")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskRequest {
     /// Read, change by [`Record::apply`], log.
@@ -64,6 +64,35 @@ pub enum DiskRequest {
         slot: Slot,
         /// The key.
         key: Bytes,
+    },
+    /// Count and sum of each slot from `first` to `last`, both included.
+    Sums {
+        /// Comes back with the reply.
+        ticket: Ticket,
+        /// The first slot.
+        first: Slot,
+        /// The last slot.
+        last: Slot,
+    },
+    /// A page of the keys of one slot with the hashes of their records, in the order of the keys.
+    List {
+        /// Comes back with the reply.
+        ticket: Ticket,
+        /// The slot.
+        slot: Slot,
+        /// The page begins behind this key; `None` is the beginning of the slot.
+        after: Option<Bytes>,
+        /// About how many keys a page has; at least one.
+        keys_max: usize,
+    },
+    /// Read several keys, in the order in which they are asked for.
+    ReadMany {
+        /// Comes back with the reply.
+        ticket: Ticket,
+        /// The keys.
+        keys: Vec<Bytes>,
+        /// No further record is read after so many bytes of records.
+        bytes_max: u64,
     },
     /// Replace pieces of the state that is not per key, all at once; `None` removes one.
     Meta {
@@ -96,6 +125,16 @@ pub enum Stored {
     Lost,
 }
 
+/// Some of the keys of a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Keys in order, each with the hash that its record claims to have. A damaged record is listed like any other: it
+    /// is there, although it cannot be read.
+    pub entries: Vec<(Bytes, RecordHash)>,
+    /// Where the next page begins; `None` if this was the last one.
+    pub next: Option<Bytes>,
+}
+
 /// What the disk answers. Replies to one request come in the order of the requests, and `Durable` only ever rises.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskReply {
@@ -126,6 +165,29 @@ pub enum DiskReply {
         lsn: Lsn,
         /// Whether the key is gone; false if its record was not the certified one.
         is_gone: bool,
+    },
+    /// Count and sum of slots.
+    Sums {
+        /// Of the request.
+        ticket: Ticket,
+        /// The slot that the first sum is of.
+        first: Slot,
+        /// One after the other; `None` for a slot whose contents are not trusted.
+        sums: Vec<Option<SlotSum>>,
+    },
+    /// A page of a slot.
+    Listed {
+        /// Of the request.
+        ticket: Ticket,
+        /// The page; `None` if the slot's contents are not trusted.
+        page: Option<Page>,
+    },
+    /// What the store holds of several keys.
+    ReadMany {
+        /// Of the request.
+        ticket: Ticket,
+        /// For the first keys that were asked for, at least one; fewer than all if the bytes were used up.
+        found: Vec<(Bytes, Stored)>,
     },
     /// The state that is not per key was replaced, in memory and in the log's next group.
     MetaApplied {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -102,7 +103,7 @@ pub struct StoreError(pub String);
 /// An ordered map from slot and key to stored values, behind the log.
 ///
 /// # Contract
-/// * `get` and `scan` see every `replace` that returned, from whichever handle.
+/// * `get`, `scan` and `page` see every `replace` that returned, from whichever handle.
 /// * Bytes come back as they were put in. The store need not notice damage; [`StoredValue::check`] does.
 /// * After a crash, each key holds what the last `checkpoint` covered or something that was put in later; `through`
 ///   is at least what it was at that checkpoint and at most what was ever handed to `replace`. That is little, and it
@@ -125,6 +126,14 @@ pub trait Store {
         first: Slot,
         last: Slot,
         visit: &mut dyn FnMut(Slot, &[u8], &StoredValue),
+    ) -> Result<(), StoreError>;
+
+    /// Shows what is in one slot behind the key `after`, in the order of the keys, for as long as `visit` wants more.
+    fn page(
+        &self,
+        slot: Slot,
+        after: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &StoredValue) -> bool,
     ) -> Result<(), StoreError>;
 
     /// Makes everything that was replaced so far survive a power cut.
@@ -226,6 +235,21 @@ impl Store for MemoryStore {
             }
             visit(*slot, key, value);
         }
+        Ok(())
+    }
+
+    fn page(
+        &self,
+        slot: Slot,
+        after: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &StoredValue) -> bool,
+    ) -> Result<(), StoreError> {
+        let begin = match after {
+            Some(after) => Bound::Excluded((slot, Bytes::copy_from_slice(after))),
+            None => Bound::Included((slot, Bytes::new())),
+        };
+        let mut entries = self.live.range((begin, Bound::Unbounded)).take_while(|((of, _), _)| *of == slot);
+        entries.all(|((_, key), value)| visit(key, value));
         Ok(())
     }
 

@@ -18,6 +18,14 @@ pub struct SlotSum {
     pub sum: u128,
 }
 
+impl SlotSum {
+    /// The sum with one more record.
+    #[must_use]
+    pub fn with(self, hash: RecordHash) -> SlotSum {
+        SlotSum { count: self.count.wrapping_add(1), sum: self.sum.wrapping_add(hash.0) }
+    }
+}
+
 /// The sums of all slots.
 ///
 /// Kept in step with the data by `checkpoint + Σ (new − old)` over the entries of the log, never by counting what a
@@ -40,6 +48,11 @@ impl Sums {
     #[must_use]
     pub fn get(&self, slot: Slot) -> SlotSum {
         self.0.get(usize::from(slot.get())).copied().unwrap_or_default()
+    }
+
+    /// The sums of the slots from `first` to `last`, both included, one after the other.
+    pub fn of_slots(&self, first: Slot, last: Slot) -> impl Iterator<Item = SlotSum> + '_ {
+        (first.get()..=last.get()).filter_map(|slot| Slot::new(slot).ok()).map(|slot| self.get(slot))
     }
 
     /// All slots that hold anything, in order.

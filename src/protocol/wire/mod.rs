@@ -1,6 +1,7 @@
 //! The messages: plain data, encoded by [`codec`](crate::protocol::codec), framed by [`frame`].
 
 pub mod client;
+pub mod exchange;
 pub mod fault;
 pub mod frame;
 pub mod gossip;

@@ -14,6 +14,7 @@
 //! coordinator ◀──Hinted───── stand-in       once it is in the stand-in's synced log
 //! owner       ──AskHints───▶ stand-in       whether the owner may strike it off its register
 //! owner       ◀──NoHints──── stand-in
+//! owner       ──Exchange───▶ owner          comparing and repairing, see wire::exchange
 //! ```
 //!
 //! Every message may be lost, repeated, delayed and reordered; requests are answered as often as they arrive.
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::client::{Answer, Request};
+use super::exchange::Exchange;
 use super::gossip::Gossip;
 use crate::protocol::causality::Record;
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, ReapEpoch, RequestId};
@@ -104,6 +106,8 @@ pub enum PeerMessage {
     },
     /// Membership.
     Gossip(Gossip),
+    /// Two owners that compare what they hold.
+    Exchange(Exchange),
     /// Keep a record for an owner that cannot be reached (Hinted Handoff, the Dynamo paper, section 4.6).
     Hint {
         /// Comes back with the answer.

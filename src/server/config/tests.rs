@@ -62,6 +62,10 @@ fn every_name_of_a_file_reaches_its_place() {
         requests_max = 1
         resend_after_ms = 2
         hedge_min_ms = 3
+        [exchange]
+        cycle_ms = 1
+        keys_per_second = 2
+        bytes_per_second = 3
         "#,
     )
     .unwrap();
@@ -88,6 +92,9 @@ fn every_name_of_a_file_reaches_its_place() {
     let replication = config.node.replication;
     assert_eq!((replication.requests_max, replication.hedge_min), (1, Duration::from_millis(3)));
     assert_eq!(replication.resend_after, Duration::from_millis(2));
+    let exchange = config.node.exchange;
+    assert_eq!((exchange.keys_per_second, exchange.bytes_per_second), (2, 3));
+    assert_eq!(exchange.cycle, Duration::from_millis(1));
 }
 
 #[test]
@@ -117,6 +124,7 @@ fn settings_without_sense_are_refused_and_say_why() {
         ("data='/d'\nlisten='0.0.0.0:1'", "--advertise"),
         ("data='/d'\nseeds=['127.0.0.1']", "seeds"),
         ("data='/d'\nfound=0", "at least one"),
+        ("data='/d'\n[exchange]\nkeys_per_second=0", "at least 1"),
         ("data='/d'\nname='a b'", "no name for a node"),
         ("data='/d'\nlisten='127.0.0.1:0'", "--name"),
         ("data='/d'\nzone=''", "zone"),

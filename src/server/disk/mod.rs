@@ -206,7 +206,11 @@ impl Disk {
             replies.push(reply);
             return Ok(());
         }
-        self.engine.submit(request, replies).map_err(|StoreError(reason)| self.poison(reason))
+        self.engine.submit(request, replies).map_err(|StoreError(reason)| self.poison(reason))?;
+        if let Some(reply) = replies.last_mut() {
+            self.strike_out(reply);
+        }
+        Ok(())
     }
 
     /// What the store holds of a slot that failed its verification is no reply, never *absent*: the slot does not vote,
@@ -224,7 +228,36 @@ impl Disk {
             DiskRequest::Read { ticket, slot, .. } if untrusted.contains(slot) => {
                 Some(DiskReply::Read { ticket: *ticket, lsn: Lsn::default(), stored: Stored::Lost })
             }
+            DiskRequest::List { ticket, slot, .. } if untrusted.contains(slot) => {
+                Some(DiskReply::Listed { ticket: *ticket, page: None })
+            }
             _ => None,
+        }
+    }
+
+    /// The same for replies about several slots.
+    fn strike_out(&self, reply: &mut DiskReply) {
+        let untrusted = self.untrusted_slots();
+        if untrusted.is_empty() {
+            return;
+        }
+        match reply {
+            DiskReply::Sums { first, sums, .. } => {
+                for slot in untrusted {
+                    if let Some(sum) = slot.index().checked_sub(first.index()).and_then(|at| sums.get_mut(at))
+                    {
+                        *sum = None;
+                    }
+                }
+            }
+            DiskReply::ReadMany { found, .. } => {
+                for (key, stored) in found {
+                    if untrusted.contains(&Slot::of_key(key)) {
+                        *stored = Stored::Lost;
+                    }
+                }
+            }
+            _ => {}
         }
     }
 

@@ -16,6 +16,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::mem;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -193,6 +194,30 @@ impl Store for SledStore {
                     && let Ok(slot) = Slot::new(u16::from_be_bytes(*slot))
                 {
                     visit(slot, key, &Bytes::from_owner(value).into());
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn page(
+        &self,
+        slot: Slot,
+        after: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &StoredValue) -> bool,
+    ) -> Result<(), StoreError> {
+        let begin = match after {
+            Some(after) => Bound::Excluded(place(slot, after)),
+            None => Bound::Included(place(slot, &[])),
+        };
+        let end = Bound::Excluded((slot.get() + 1).to_be_bytes().to_vec());
+        self.call(|db| {
+            for entry in db.range((begin, end)) {
+                let (place, value) = entry?;
+                if let Some((_, key)) = place.split_first_chunk::<2>()
+                    && !visit(key, &Bytes::from_owner(value).into())
+                {
+                    break;
                 }
             }
             Ok(())

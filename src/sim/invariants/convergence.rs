@@ -1,7 +1,8 @@
 //! Invariant 6: after healing and without new writes, all owners of a key hold equal records.
 //!
-//! Until owners compare their hash trees by themselves, the key has to be read from all of them first: the repair
-//! behind that read is what converges them.
+//! Under half of the seeds every key is read from all owners first, and the repair behind that read converges them. Under
+//! the other half nobody reads it before its records are compared: there the exchanges of the owners have to do it, and
+//! once all are equal a further exchange has to move nothing.
 
 use super::super::history::History;
 use super::{Invariant, Violation};

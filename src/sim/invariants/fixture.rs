@@ -45,6 +45,11 @@ impl Story {
         self.write(id, false, basis(shown), Level::Majority, when, Ending::NotApplied)
     }
 
+    /// A put with a context that is none of its key.
+    pub(super) fn wrong_put(&mut self, id: u64, when: Range<u64>, ending: Ending) -> &mut Story {
+        self.write(id, false, Basis::Nothing, Level::Majority, when, ending)
+    }
+
     pub(super) fn delete(&mut self, id: u64, shown: &[u64], when: Range<u64>) -> &mut Story {
         self.write(id, true, basis(shown), Level::Majority, when, Ending::Committed(None))
     }
@@ -60,7 +65,23 @@ impl Story {
 
     pub(super) fn read_of(&mut self, r: Level, shown: &[u64], when: Range<u64>) -> &mut Story {
         let values = shown.iter().map(|id| (WriteId(*id), dot(*id))).collect();
-        self.add(Action::Read { r }, when, Ending::Answered(Seen { values, ..Seen::default() }))
+        self.add(
+            Action::Read { r, atomic: false },
+            when,
+            Ending::Answered(Seen { values, ..Seen::default() }),
+        )
+    }
+
+    pub(super) fn atomic_read(&mut self, shown: &[u64], when: Range<u64>) -> &mut Story {
+        self.atomic_read_of(Level::Majority, shown, when)
+    }
+
+    pub(super) fn atomic_read_of(&mut self, r: Level, shown: &[u64], when: Range<u64>) -> &mut Story {
+        self.read_of(r, shown, when);
+        if let Some(last) = self.history.operations.last_mut() {
+            last.action = Action::Read { r, atomic: true };
+        }
+        self
     }
 
     /// The read of all owners at the end.
@@ -116,27 +137,40 @@ fn basis(shown: &[u64]) -> Basis {
     Basis::Shown(shown.iter().map(|id| WriteId(*id)).collect())
 }
 
-/// The dot with this number.
-pub(super) fn dot(number: u64) -> Dot {
-    Dot { actor: Actor(1), at: Timestamp(number) }
+/// The dot with this number. Each hundred is an actor of its own.
+pub(in crate::sim) fn dot(number: u64) -> Dot {
+    Dot { actor: Actor(1 + number / 100), at: Timestamp(number) }
 }
 
-/// A record with these siblings: numbers of dots and of values.
-pub(super) fn record(siblings: &[(u64, u64)]) -> Record {
-    let mut record = Record::default();
-    for &(number, value) in siblings {
-        let put = Put {
-            context: Default::default(),
-            dot: dot(number),
-            value: Some(WriteId(value).to_value()),
-            operation: OperationId { started: WallTime(1), nonce: number },
-            base: None,
-            limits: Limits::default(),
-        };
-        match Record::apply(&Change::Put(put), Some(&record)) {
-            Applied::Changed { record: changed, .. } => record = changed,
-            other => panic!("{other:?}"),
-        }
+/// A record with these siblings: numbers of dots and of values. Each is an operation of its own.
+pub(in crate::sim) fn record(siblings: &[(u64, u64)]) -> Record {
+    let siblings: Vec<_> = siblings.iter().map(|&(number, value)| (number, value, number)).collect();
+    record_of(&siblings)
+}
+
+/// A record with these siblings: numbers of dots, of values and of operations.
+pub(in crate::sim) fn record_of(siblings: &[(u64, u64, u64)]) -> Record {
+    siblings.iter().fold(Record::default(), |record, &(number, value, operation)| {
+        written(&record, &put(number, Some(value), operation, &[]))
+    })
+}
+
+/// A put under these numbers, with a context that covers these dots.
+pub(in crate::sim) fn put(number: u64, value: Option<u64>, operation: u64, covered: &[u64]) -> Put {
+    Put {
+        context: covered.iter().map(|number| dot(*number)).collect(),
+        dot: dot(number),
+        value: value.map(|value| WriteId(value).to_value()),
+        operation: OperationId { started: WallTime(1), nonce: operation },
+        base: Some(Record::default()),
+        limits: Limits::default(),
     }
-    record
+}
+
+/// What the put makes of a record.
+pub(in crate::sim) fn written(record: &Record, put: &Put) -> Record {
+    match Record::apply(&Change::Put(put.clone()), Some(record)) {
+        Applied::Changed { record, .. } => record,
+        other => panic!("{other:?}"),
+    }
 }

@@ -18,7 +18,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
             continue;
         }
         let evidence = format!(
-            "{:?} of c{}, begun at {}, was owed success by {}, and ended as {:?} after {} attempts",
+            "{} of c{}, begun at {}, was owed success by {}, and ended as {:?} after {} attempts",
             operation.action,
             operation.client,
             seconds(operation.invoked),

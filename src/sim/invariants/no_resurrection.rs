@@ -9,7 +9,8 @@
 //!
 //! Not judged either while the clocks of the nodes disagree by more than the lifetime of an operation id: then records forget
 //! operations too early, and a second attempt (a node makes some of its own, when it passes a request on) can bring a
-//! value back. That limit is documented.
+//! value back. That limit is documented, and so is the other one: a record knows the newest 64 operations of its key, and a
+//! value that was written before them may come back with an attempt that is still under way.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,7 +43,8 @@ pub fn judge(history: &History) -> Vec<Violation> {
             let (_, seen) = read.as_answered().filter(|(r, _)| r.of(history.owners) == history.owners)?;
             let visible: BTreeSet<WriteId> = seen.ids();
             let mut back = visible.iter().filter_map(|id| dead.get(id).map(|by| (*id, *by)));
-            back.find(|(_, (since, _))| *since < read.invoked).map(|(id, by)| (read, id, by))
+            back.find(|(id, (since, _))| *since < read.invoked && writes.is_remembered(*id, read.ended))
+                .map(|(id, by)| (read, id, by))
         });
         if let Some((read, id, (since, by))) = back {
             let evidence = format!(
@@ -93,11 +95,36 @@ mod tests {
     }
 
     #[test]
+    fn a_late_attempt_of_an_operation_that_records_forgot_may_bring_a_value_back() {
+        for (others, violations) in [(62, 1), (70, 0)] {
+            let mut story = Story::new(3);
+            story.put(1, &[], 0..10).delete(2, &[1], 20..30);
+            for id in 3..3 + others {
+                story.put(id, &[], 40..50);
+            }
+            story.read_of(Level::All, &[1], 60..70);
+            assert_eq!(judge(&story.history).len(), violations, "{others}");
+        }
+    }
+
+    #[test]
     fn while_clocks_disagree_a_retry_may_bring_a_value_back() {
         let mut story = Story::new(3);
         story.put(1, &[], 0..10).delete(2, &[1], 20..30).read_of(Level::All, &[1], 60..70);
         assert_eq!(judge(&story.history).len(), 1);
         story.history.retries_are_exact = false;
         assert_eq!(judge(&story.history), []);
+    }
+
+    #[test]
+    fn a_value_may_come_back_with_an_attempt_that_a_newer_operation_has_made_records_forget() {
+        let second = 1_000_000;
+        for (overwritten_at, expected) in [(20, 1), (61, 0)] {
+            let mut story = Story::new(3);
+            let begun = overwritten_at * second;
+            story.put(1, &[], 0..10).put(2, &[1], begun..begun + 10);
+            story.read_of(Level::All, &[1, 2], 70 * second..71 * second);
+            assert_eq!(judge(&story.history).len(), expected, "overwritten at {overwritten_at} s");
+        }
     }
 }

@@ -64,6 +64,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
         let written: BTreeMap<WriteId, usize> = operations
             .iter()
             .filter_map(|&index| history.operations[index].as_write(index))
+            .filter(|write| !write.deletes)
             .map(|write| (write.id, write.index))
             .collect();
         let found = operations.iter().find_map(|&index| {
@@ -137,6 +138,9 @@ mod tests {
         assert_eq!(judge(&story.history), []);
         story.read(&[2], 40..50);
         assert_eq!(judge(&story.history).len(), 1);
+        let mut story = Story::new(3);
+        story.delete(1, &[], 0..10).read(&[1], 20..30);
+        assert_eq!(judge(&story.history).len(), 1, "a delete has no value");
         let mut story = Story::new(3);
         story.read(&[1], 0..10).put(1, &[], 20..30);
         assert_eq!(judge(&story.history).len(), 1);

@@ -1,10 +1,13 @@
 //! Invariant 9: unknown is not failed; what was *not applied* is nowhere, ever.
+//!
+//! A write with a context of another key, or with a damaged one, has to be refused: it is never committed, and it is
+//! nowhere even if its client never heard the refusal.
 
-use super::super::history::{Ending, History, WriteId};
+use super::super::history::{Basis, History, WriteId};
 use super::{Invariant, Violation, seconds};
 
-/// Looks for the values of writes that were answered *not applied* in everything that was read, and in what the
-/// owners hold at the end.
+/// Looks for the values of writes that were answered *not applied*, or had to be, in everything that was read, and in
+/// what the owners hold at the end.
 #[must_use]
 pub fn judge(history: &History) -> Vec<Violation> {
     let mut violations = Vec::new();
@@ -13,9 +16,15 @@ pub fn judge(history: &History) -> Vec<Violation> {
             let mut writes = operations.iter().filter_map(|&index| history.operations[index].as_write(index));
             writes.find(|write| write.id == id).filter(|write| !write.is_possible())
         };
-        if !operations.iter().any(|&index| history.operations[index].ending == Ending::NotApplied) {
+        let mut writes = operations.iter().filter_map(|&index| history.operations[index].as_write(index));
+        if !writes.any(|write| !write.is_possible()) {
             continue;
         }
+        let accepted = operations.iter().find_map(|&index| {
+            let write = history.operations[index].as_write(index)?;
+            let is_wrong = write.is_committed() && *write.basis == Basis::Nothing;
+            is_wrong.then(|| (write, "it was committed".to_owned(), write.operation.ended))
+        });
         let shown = operations.iter().find_map(|&index| {
             let read = &history.operations[index];
             let (_, seen) = read.as_answered()?;
@@ -30,12 +39,17 @@ pub fn judge(history: &History) -> Vec<Violation> {
                 Some((write, format!("node {node} holds it at the end"), write.operation.ended))
             })
         };
-        if let Some((write, where_to, until)) = shown.or_else(held) {
+        if let Some((write, where_to, until)) = accepted.or(shown).or_else(held) {
+            let why = match write.basis {
+                Basis::Nothing => "sent a context that is no context of this key",
+                _ => "was answered not applied",
+            };
             let evidence = format!(
-                "{} of c{} was answered not applied at {}, but {where_to}",
+                "{} of c{} {why} (it ended at {} as {:?}), but {where_to}",
                 write.id,
                 write.operation.client,
                 seconds(write.operation.ended),
+                write.operation.ending,
             );
             let span = (write.operation.invoked, until);
             violations.push(Violation::of_key(Invariant::Outcomes, key, span, evidence));
@@ -46,6 +60,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::history::Ending;
     use super::super::fixture::Story;
     use super::*;
 
@@ -59,6 +74,21 @@ mod tests {
         assert_eq!(judge(&story.history).len(), 1, "ever means ever");
         let mut story = Story::new(3);
         story.failed_put(1, &[], 0..10).remains(&[]).held(&[&[], &[1], &[]]);
+        assert_eq!(judge(&story.history).len(), 1);
+    }
+
+    #[test]
+    fn a_write_with_a_wrong_context_that_is_committed_or_shown_or_held_is_reported() {
+        let mut story = Story::new(3);
+        story.wrong_put(1, 0..10, Ending::NotApplied).wrong_put(2, 0..10, Ending::Unknown).read(&[], 20..30);
+        assert_eq!(judge(&story.history), [], "its client need not hear the refusal");
+        story.wrong_put(3, 40..50, Ending::Committed(None));
+        assert_eq!(judge(&story.history).len(), 1);
+        let mut story = Story::new(3);
+        story.wrong_put(1, 0..10, Ending::Unknown).read(&[1], 20..30);
+        assert_eq!(judge(&story.history).len(), 1);
+        let mut story = Story::new(3);
+        story.wrong_put(1, 0..10, Ending::Unknown).remains(&[]).held(&[&[1], &[], &[]]);
         assert_eq!(judge(&story.history).len(), 1);
     }
 

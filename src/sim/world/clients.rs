@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::host;
-use super::super::trace::{self, About};
+use super::super::host::Process;
+use super::super::trace::About;
+use super::super::witness::Origin;
 use super::super::workload::{Sight, Wish, Workload};
 use super::{Event, World};
 use crate::protocol::id::SessionId;
@@ -30,14 +31,12 @@ impl World {
         }
     }
 
-    fn asked(&mut self, client: usize, host: usize, id: u64, deadline_ms: u32, request: Request) {
+    pub(super) fn asked(&mut self, client: usize, host: usize, id: u64, deadline_ms: u32, request: Request) {
+        #[cfg(test)]
+        let request = self.planted.doctor_request(request);
         self.trace.event(self.now, b'c', client, id);
         self.trace.content(&request);
-        if let Some(key) = trace::key_of_request(&request) {
-            self.trace.line(self.now, About::Key(key), || {
-                format!("c{} -> {}  {}", client + 1, host::name(host), trace::show_request(&request))
-            });
-        }
+        self.trace.asked(self.now, client, host, &request);
         let delay = Duration::from_micros(self.rng.between(50, 1_000));
         if self.hosts[host].process.is_none() {
             let problem = Problem::new(Code::Connection, "nobody listens there");
@@ -55,14 +54,14 @@ impl World {
     pub(super) fn respond(&mut self, from: usize, session: SessionId, id: u64, answer: Answer) {
         #[cfg(test)]
         let answer = self.planted.doctor_answer(answer);
+        let secret = self.hosts[from].process.as_ref().and_then(Process::secret);
+        self.witness.answered(from, Origin::Client(session, id), self.now, &answer, secret);
         let client = session.0 as usize;
         if let Answer::Explained(explanation) = &answer {
             self.trace.line(self.now, About::Chatter, || format!("slot {}", explanation.slot));
         }
         let key = self.workload.key_of(client, id).cloned();
-        self.trace.line(self.now, key.as_ref().map_or(About::Chatter, |key| About::Key(key)), || {
-            format!("{} -> c{}  {}", host::name(from), client + 1, trace::show_answer(&answer))
-        });
+        self.trace.answered(self.now, from, client, key.as_ref(), &answer);
         if self.is_safe && self.rng.chance(self.swarm.client_loss_per_mille) {
             return;
         }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::host;
+use super::super::faults::Kind;
 #[cfg(test)]
 use super::super::planted::Planted;
-use super::super::trace::{self, About};
 use super::{Event, World};
 use crate::protocol::causality::Change;
 use crate::protocol::input::Input;
@@ -13,13 +12,12 @@ use crate::protocol::storage::op::{DiskReply, DiskRequest};
 
 impl World {
     pub(super) fn ask_disk(&mut self, index: usize, request: DiskRequest) {
-        if let Some((key, text)) = trace::show_disk_request(&request) {
-            let key = key.clone();
-            self.note(About::Key(&key), || format!("{} {text} {}", host::name(index), trace::show_key(&key)));
-        }
+        self.trace.disk_asked(index, &request);
         if let DiskRequest::Update { key, change: Change::Merge { record, .. }, .. } = &request {
             self.violations.extend(self.dots.passed(key, record));
         }
+        self.witness.disk_is_asked(index, self.now, &request);
+        self.figure_saw_disk_request(index, &request);
         #[cfg(test)]
         self.planted.saw_disk_request(&request);
         let delay = Duration::from_micros(self.rng.between(5, 100));
@@ -45,7 +43,11 @@ impl World {
                 let may_crash = replies.iter().any(|reply| matches!(reply, DiskReply::Applied { .. }));
                 self.disk_replies(index, boot, replies);
                 self.disk_writes(index);
-                if may_crash && self.is_safe && self.rng.chance(self.swarm.crash_after_applied_per_mille) {
+                if may_crash
+                    && self.is_safe
+                    && self.rng.chance(self.swarm.crash_after_applied_per_mille)
+                    && self.strikes(Kind::CrashApplied)
+                {
                     let down = self.down_time();
                     self.crash(index, down, "crashes after applying, before anything is durable");
                 }
@@ -74,11 +76,20 @@ impl World {
         if self.hosts[index].boot != boot || self.hosts[index].process.is_none() {
             return;
         }
+        if std::mem::take(&mut self.hosts[index].sync_fails) {
+            // After a failed sync nobody knows what is on the disk: some systems forget the pages that they could not
+            // write. The node must end; what it finds when it comes back is what it has.
+            let down = self.down_time();
+            return self.crash(index, down, "cannot sync, and stops rather than guess");
+        }
         match self.hosts[index].disk.sync(&mut self.rng) {
             Ok(replies) => {
                 self.disk_replies(index, boot, replies);
                 self.disk_writes(index);
-                if self.is_safe && self.rng.chance(self.swarm.crash_after_durable_per_mille) {
+                if self.is_safe
+                    && self.rng.chance(self.swarm.crash_after_durable_per_mille)
+                    && self.strikes(Kind::CrashDurable)
+                {
                     let down = self.down_time();
                     self.crash(index, down, "crashes after a sync");
                 }
@@ -93,16 +104,25 @@ impl World {
             if self.hosts[index].boot != boot || self.hosts[index].process.is_none() {
                 return;
             }
+            #[cfg(test)]
+            let reply = self.planted.doctor_disk_reply(reply);
             let (kind, number) = match &reply {
                 DiskReply::Applied { lsn, ticket, .. } => (b'u', lsn.0 << 32 | ticket.0),
                 DiskReply::Read { lsn, ticket, .. } => (b'r', lsn.0 << 32 | ticket.0),
                 DiskReply::Removed { lsn, ticket, .. } => (b'x', lsn.0 << 32 | ticket.0),
+                DiskReply::Sums { ticket, .. } => (b's', ticket.0),
+                DiskReply::Listed { ticket, .. } => (b'l', ticket.0),
+                DiskReply::ReadMany { ticket, .. } => (b'R', ticket.0),
                 DiskReply::MetaApplied { lsn, .. } => (b'm', lsn.0),
                 DiskReply::Durable { through } => (b'd', through.0),
             };
             self.trace.event(self.now, kind, index, number);
-            self.note(About::Chatter, || format!("{} {}", host::name(index), trace::show_disk_reply(&reply)));
+            let cue = self.cue_of(index, &reply);
+            self.trace.disk_replied(self.now, index, &reply);
             self.input(index, Input::Disk(reply));
+            if let Some(cue) = cue {
+                self.cue(cue);
+            }
         }
     }
 }

@@ -1,13 +1,21 @@
 //! What nodes say to each other.
 
-use super::super::host;
+use super::super::host::{self, Process};
+use super::super::invariants::canonical;
 use super::super::invariants::incarnations::Deed;
-use super::super::trace::{self, About};
+use super::super::trace::Fate;
 use super::{Event, World};
 use crate::protocol::id::NodeId;
 use crate::protocol::input::Input;
 use crate::protocol::output::Destination;
+#[cfg(test)]
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::wire::client::Request;
+use crate::protocol::wire::exchange::Exchange;
 use crate::protocol::wire::peer::PeerMessage;
+
+/// Of how many messages one is read back from its bytes.
+const DECODED_EVERY: u64 = 64;
 
 impl World {
     pub(super) fn send(&mut self, from: usize, to: Destination, message: PeerMessage) {
@@ -18,30 +26,36 @@ impl World {
             return;
         }
         let id = process.node.id();
+        #[cfg(test)]
+        let Some(message) = self.planted.doctor_message(&process.node, &to, message) else { return };
         let to = match to {
             Destination::Node { id, .. } => self.ids.get(&id).copied(),
             Destination::Address(address) => host::at_address(address),
         };
         let Some(to) = to.filter(|to| *to < self.hosts.len() && *to != from) else { return };
         #[cfg(test)]
-        let message = self.planted.doctor_message(message);
+        let to = self.stand_in(from, to, &message).unwrap_or(to);
         self.judge_message(&message);
+        let secret = self.hosts[from].process.as_ref().and_then(Process::secret);
+        if let Some(receiver) = self.hosts[to].id {
+            self.witness.sent(from, receiver, self.now, &message, secret);
+        }
         self.counts.messages += 1;
-        let key = trace::key_of(&message).cloned();
-        let about = || match (&key, &message) {
-            (Some(key), _) => About::Key(key),
-            _ => About::Chatter,
-        };
         // A connection is between two processes: what is sent while nobody listens, or to a process that has ended
         // when it arrives, is lost.
         let is_heard = self.hosts[to].process.as_ref().is_some_and(|process| process.has_started);
         let arrivals = self.network.route(from, to, self.now, &mut self.rng);
         self.trace.event(self.now, b'm', from, to as u64);
-        self.trace.content(&message);
-        let lost = if !is_heard || arrivals.0[0].is_none() { ", lost" } else { "" };
-        self.trace.line(self.now, about(), || {
-            format!("{} -> {}  {}{lost}", host::name(from), host::name(to), trace::show_message(&message))
-        });
+        let bytes = self.trace.content(&message);
+        if self.counts.messages.is_multiple_of(DECODED_EVERY) {
+            self.violations.extend(canonical::judge_message(&message, bytes));
+        }
+        let fate = match arrivals.0[0] {
+            _ if !is_heard => Fate::Unheard,
+            Some(at) => Fate::Arrives(at),
+            None => Fate::Lost,
+        };
+        self.trace.sent(self.now, from, to, &message, &fate);
         if !is_heard {
             return;
         }
@@ -55,24 +69,76 @@ impl World {
     }
 
     fn judge_message(&mut self, message: &PeerMessage) {
-        let violation = match message {
-            PeerMessage::Replicate { key, record, .. } => self.dots.passed(key, record),
-            _ => None,
-        };
-        self.violations.extend(violation);
+        match message {
+            PeerMessage::Replicate { key, record, .. } => {
+                let violation = self.dots.passed(key, record);
+                self.violations.extend(violation);
+            }
+            PeerMessage::Exchange(Exchange::Records { items, .. }) => {
+                for item in items {
+                    let violation = self.dots.passed(&item.key, &item.record);
+                    self.violations.extend(violation);
+                }
+            }
+            PeerMessage::Forward { ask: Request::Write(write), .. } => {
+                let violation = self.circles.passed_on(write);
+                self.violations.extend(violation);
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn deliver(&mut self, to: usize, boot: u64, from: NodeId, message: PeerMessage) {
         if self.hosts[to].boot != boot || self.hosts[to].process.is_none() {
             return;
         }
+        #[cfg(test)]
+        let Some((from, message)) = self.doctor_arrival(to, from, message) else { return };
         self.trace.event(self.now, b'>', to, from.0);
-        if let Some(key) = trace::key_of(&message) {
-            let sender = self.ids.get(&from).map_or("?".to_owned(), |&from| host::name(from));
-            self.trace.line(self.now, About::Key(key), || {
-                format!("{} <- {sender}  {}", host::name(to), trace::show_message(&message))
-            });
-        }
+        let cue = self.cue_of_message(to, &message);
+        self.trace.received(self.now, to, self.ids.get(&from).copied(), &message);
         self.input(to, Input::Peer { from, message });
+        if let Some(cue) = cue {
+            self.cue(cue);
+        }
+    }
+
+    /// Who gets a message instead of an owner that does not listen, if strangers answer.
+    #[cfg(test)]
+    fn stand_in(&mut self, from: usize, to: usize, message: &PeerMessage) -> Option<usize> {
+        use super::super::planted::Planted;
+
+        let listens = |host: &super::Host| host.process.as_ref().is_some_and(|process| process.has_started);
+        if !self.planted.is(Planted::StrangersAnswer) || listens(&self.hosts[to]) {
+            return None;
+        }
+        let view = self.hosts[from].process.as_ref()?.node.ring_view()?;
+        let owners = view.slot(Slot::of_key(super::super::trace::key_of(message)?)).read_set();
+        let strangers: Vec<NodeId> =
+            self.hosts.iter().filter(|host| listens(host)).filter_map(|host| host.id).collect();
+        let strangers: Vec<NodeId> = strangers.into_iter().filter(|id| !owners.contains(id)).collect();
+        let stranger = self.planted.stand_in(from, self.hosts[to].id?, message, &strangers)?;
+        self.ids.get(&stranger).copied()
+    }
+
+    /// What becomes of a message that arrives, and from whom it seems to be.
+    #[cfg(test)]
+    fn doctor_arrival(
+        &mut self,
+        to: usize,
+        from: NodeId,
+        message: PeerMessage,
+    ) -> Option<(NodeId, PeerMessage)> {
+        use super::super::planted::Passage;
+
+        let (wall, limits) = (self.hosts[to].clock.now(self.now).wall, self.hosts[to].config.limits);
+        match self.planted.doctor_arrival(to, from, message, wall, &limits, self.is_safe) {
+            Passage::As(from, message) => Some((from, message)),
+            Passage::Nowhere => None,
+            Passage::Answered(answer) => {
+                self.send(to, Destination::Node { id: from, address: None }, answer);
+                None
+            }
+        }
     }
 }

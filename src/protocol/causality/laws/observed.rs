@@ -243,7 +243,7 @@ impl Explorer {
             dot,
             value: operation.value.clone(),
             operation: id,
-            base,
+            base: Some(base.unwrap_or_default()),
             limits: Limits { siblings_max: 6, ..Limits::default() },
         };
         if self.rule == Rule::ForgetOperations {
@@ -258,7 +258,8 @@ impl Explorer {
                 self.replicas[replica].record = record;
                 let shipped = match self.rule {
                     Rule::ShipBareDeltas => {
-                        match Record::apply(&Change::Put(Put { base: None, ..put }), None) {
+                        match Record::apply(&Change::Put(Put { base: Some(Record::default()), ..put }), None)
+                        {
                             Applied::Changed { record, .. } => record,
                             other => panic!("a put on nothing came out as {other:?}"),
                         }

@@ -188,7 +188,7 @@ impl World {
             dot,
             value: operation.value.clone(),
             operation: operation.id,
-            base: base.as_ref().map(|(record, _)| record.clone()),
+            base: Some(base.as_ref().map(|(record, _)| record.clone()).unwrap_or_default()),
             limits: Limits { siblings_max: usize::MAX, ..Limits::default() },
         };
         if let Some((_, naive)) = &base {

@@ -32,7 +32,7 @@ fn put(context: &[Dot], dot: Dot, value: &str) -> Put {
         dot,
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
         operation: operation(100 * dot.actor.0 + dot.at.0),
-        base: None,
+        base: Some(Record::default()),
         limits: Limits::default(),
     }
 }

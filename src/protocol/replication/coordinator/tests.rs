@@ -3,7 +3,7 @@ use std::time::Duration;
 use crate::protocol::id::RequestId;
 use crate::protocol::replication::fixture::*;
 use crate::protocol::time::Moment;
-use crate::protocol::wire::client::{Answer, Code, Outcome, Request};
+use crate::protocol::wire::client::{Answer, Code, Outcome, Request, Write};
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
 
 fn explain() -> Request {
@@ -20,6 +20,22 @@ fn more_requests_than_may_be_under_way_are_answered_at_once() {
     let answer = read_answer(&story.ask(Request::Read(get())));
     assert_eq!(answer.problem.map(|problem| problem.code), Some(Code::Overloaded));
     assert_eq!(story.coordinator.len(), 1);
+}
+
+#[test]
+fn a_disk_that_owes_too_much_takes_no_more_even_if_nobody_waits_for_it() {
+    let mut story = Story::new();
+    story.config.requests_max = 1;
+    for number in 1..=4 {
+        let write = Write { operation: operation(number), ..put("v1") };
+        story.ask_within(Duration::from_millis(10), Request::Write(write));
+        story.pass(Duration::from_millis(10));
+        assert!(story.coordinator.is_empty(), "its client was told that the outcome is unknown");
+    }
+    let out = story.ask(Request::Write(Write { operation: operation(5), ..put("v1") }));
+    assert_eq!(outcome(&out), (Outcome::NotApplied, Some(Code::Overloaded)));
+    let answer = read_answer(&story.ask(Request::Read(get())));
+    assert_eq!(answer.problem.map(|problem| problem.code), Some(Code::Overloaded));
 }
 
 #[test]

@@ -307,7 +307,7 @@ fn a_stand_in_is_struck_off_when_it_keeps_nothing_more_and_not_if_it_was_asked_s
     assert_eq!(story.register.holders(slot).collect::<Vec<_>>(), [first]);
 
     let question = send(first, PeerMessage::AskHints { slots: vec![slot] });
-    assert_eq!(story.look_at_hints(Duration::from_secs(11)), [question.clone()]);
+    assert_eq!(story.look_at_hints(Duration::from_secs(11)), std::slice::from_ref(&question));
     story.ask(Request::Write(Write { operation: operation(2), ..put("v2") }));
     story.execute();
     story.hear(first, PeerMessage::NoHints { slots: vec![slot] });

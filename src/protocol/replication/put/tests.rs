@@ -3,6 +3,7 @@ use std::time::Duration;
 use crate::protocol::causality::{ContextToken, Dot, Refusal};
 use crate::protocol::id::NodeId;
 use crate::protocol::replication::fixture::*;
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::{Timestamp, WallTime};
 use crate::protocol::wire::client::{Answer, Code, Level, Outcome, Request, Write, Written};
 use crate::protocol::wire::peer::PeerRefusal;
@@ -396,4 +397,51 @@ fn a_node_between_two_actors_writes_nothing() {
     let out = story.ask(Request::Write(put("v1")));
     assert_eq!(outcome(&out), (Outcome::NotApplied, Some(Code::NotReady)));
     assert!(story.waiting.is_empty());
+}
+
+#[test]
+fn an_owner_that_cannot_be_reached_is_noted_as_having_missed_the_write() {
+    let mut story = Story::new();
+    story.peers.gone.push(C);
+    under_way(&mut story, put("v1"));
+    assert_eq!(story.missed, [(C, Slot::of_key(&key()))]);
+}
+
+#[test]
+fn a_coordinator_that_has_missed_what_the_client_saw_asks_a_majority_first() {
+    let mut story = Story::new();
+    let seen = written(7, Some("v1"));
+    let context = Some(story.context(&seen));
+    story.ask(Request::Write(Write { context: context.clone(), ..put("v2") }));
+    let out = story.execute();
+    assert_eq!(out, [story.fetch(B)], "its own disk is asked again, too");
+    story.execute();
+    assert_eq!(story.fetched_from(B, Some(&seen)), []);
+    story.execute();
+    let record = story.stored();
+    assert_eq!(record.values(), ["v2"]);
+    // The mark of the operation that v1 came from is what a second attempt of it will be recognised by.
+    assert!(mark(&record, seen.operations().iter().next().unwrap().operation).is_some());
+
+    // Nobody can be asked: a client that wants one copy gets it.
+    let mut story = Story::new();
+    story.peers.gone = vec![B, C];
+    story.ask(Request::Write(Write { context, w: Level::One, ..put("v2") }));
+    story.execute();
+    story.execute();
+    assert_eq!(written_answer(&story.sync()).outcome, Outcome::Committed);
+}
+
+#[test]
+fn a_coordinator_that_has_missed_something_goes_on_when_those_whom_it_asked_go_away() {
+    let mut story = Story::new();
+    let seen = written(7, Some("v1"));
+    let context = Some(story.context(&seen));
+    story.ask(Request::Write(Write { context, w: Level::One, ..put("v2") }));
+    story.execute();
+    story.execute();
+    story.peers.gone = vec![B, C];
+    story.pass(story.config.resend_after);
+    story.execute();
+    assert_eq!(written_answer(&story.sync()).outcome, Outcome::Committed);
 }

@@ -2,6 +2,7 @@ use super::super::log::{LogId, Scanner, SegmentName};
 use super::super::op::Ticket;
 use super::super::store::contract::{put, record, slot};
 use super::super::store::{MemoryStore, sums_of};
+use super::super::sums::SlotSum;
 use super::*;
 use crate::protocol::causality::{Dot, OperationId, Put};
 use crate::protocol::config::Limits;
@@ -305,7 +306,8 @@ impl World {
         let value = if self.rng.chance(300) { None } else { Some(Bytes::from(vec![7; self.rng.index(40)])) };
         let operation = OperationId { started: WallTime(1_000), nonce: self.number };
         let dot = Dot { actor: Actor(self.rng.below(3)), at: Timestamp(self.number) };
-        let put = Put { context, dot, value, operation, base: None, limits: Limits::default() };
+        let put =
+            Put { context, dot, value, operation, base: Some(Record::default()), limits: Limits::default() };
         if self.rng.chance(700) {
             return Change::Put(put);
         }
@@ -437,7 +439,30 @@ impl World {
     fn check(&mut self) {
         (0..self.keys.len()).for_each(|key| self.read(key));
         assert_eq!(*self.engine.sums(), self.model.sums(&self.keys));
+        (0..4).for_each(|number| self.list(slot(number)));
         assert_eq!(*self.engine.meta(), self.model.meta());
+    }
+
+    /// Pages of whatever size show every key once, in order, and add up to the sum of the slot: what owners compare by
+    /// sums is what they find when they look.
+    fn list(&mut self, slot: Slot) {
+        let (mut listed, mut after) = (Vec::new(), None);
+        loop {
+            let keys_max = 1 + self.rng.index(4);
+            let mut replies = Vec::new();
+            let request = DiskRequest::List { ticket: TICKET, slot, after, keys_max };
+            self.engine.submit(request, &mut replies).unwrap();
+            let Some(DiskReply::Listed { page: Some(page), .. }) = replies.pop() else { panic!("no page") };
+            assert!(page.entries.len() <= 2 * keys_max);
+            listed.extend(page.entries);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert!(listed.is_sorted_by(|(a, _), (b, _)| a < b), "{listed:?}");
+        let sum = listed.iter().fold(SlotSum::default(), |sum, (_, hash)| sum.with(*hash));
+        assert_eq!(sum, self.engine.sums().get(slot));
     }
 
     fn drain(&mut self) {

@@ -13,7 +13,7 @@ pub(crate) fn put(number: u64, value: Option<&[u8]>) -> Change {
         dot: Dot { actor: Actor(1), at: Timestamp(number) },
         value: value.map(Bytes::copy_from_slice),
         operation: OperationId { started: WallTime(1_000), nonce: number },
-        base: None,
+        base: Some(Record::default()),
         limits: Limits::default(),
     })
 }
@@ -87,6 +87,30 @@ fn slots_do_not_run_into_each_other(mut store: impl Store) {
     assert_eq!(listing(&store, 0, 16_383).len(), 5);
     assert_eq!(listing(&store, 1, 254), []);
     assert_eq!(store.get(slot(256), b"b").unwrap(), None);
+    assert_eq!(paged(&store, 0, None), [b"a", b"b"]);
+    assert_eq!(paged(&store, 0, Some(b"a")), [b"b"]);
+    assert_eq!(paged(&store, 0, Some(b"b")), Vec::<Vec<u8>>::new());
+    assert_eq!(paged(&store, 255, None), [b"\xff\xff"]);
+    assert_eq!(paged(&store, 256, None), [b""]);
+    assert_eq!(paged(&store, 16_383, Some(b"y")), [b"z"]);
+    let mut seen = 0;
+    let mut once = |_: &[u8], _: &StoredValue| {
+        seen += 1;
+        false
+    };
+    store.page(slot(0), None, &mut once).unwrap();
+    assert_eq!(seen, 1, "a page ends when it was enough");
+}
+
+fn paged(store: &impl Store, number: u16, after: Option<&[u8]>) -> Vec<Vec<u8>> {
+    let mut keys = Vec::new();
+    let mut all = |key: &[u8], value: &StoredValue| {
+        assert!(value.check(key).is_ok());
+        keys.push(key.to_vec());
+        true
+    };
+    store.page(slot(number), after, &mut all).unwrap();
+    keys
 }
 
 fn through_only_rises(mut store: impl Store) {

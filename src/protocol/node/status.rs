@@ -1,0 +1,76 @@
+//! What a node tells of itself.
+
+use super::{Life, Node};
+use crate::protocol::antientropy::Counts;
+use crate::protocol::replication::scope::node_time;
+use crate::protocol::time::Now;
+use crate::protocol::wire::client::{Status, Topology};
+
+impl Node {
+    /// What its exchanges with other owners have done since its start.
+    #[must_use]
+    pub fn exchanges(&self) -> Counts {
+        self.antientropy.counts()
+    }
+
+    pub(super) fn why_not_ready(&self) -> String {
+        match self.life {
+            Life::Starting => "the node is starting".to_owned(),
+            Life::Stopping | Life::Stopped => "the node is stopping; use another one".to_owned(),
+            Life::Running => match self.membership.waiting_for() {
+                Some(waiting) => format!("the node does not serve yet: {waiting}"),
+                None => "the node does not serve yet: it knows no ring".to_owned(),
+            },
+        }
+    }
+
+    pub(super) fn topology(&self, now: Now) -> Topology {
+        Topology {
+            node: self.id(),
+            cluster: self.cluster(),
+            replicas: self.membership.cluster().map_or(self.config.replicas, |cluster| cluster.replicas),
+            members: self.membership.members(),
+            time: node_time(now.wall, self.membership.clock_offset()),
+            version: self.membership.version(),
+        }
+    }
+
+    pub(super) fn status(&self, now: Now) -> Status {
+        let slots_owned = self.view.as_ref().map_or(0, |view| view.ring().load(self.id()));
+        let exchange = self.antientropy.counts();
+        let counts = [
+            ("actor_changes", self.counts.amnesia),
+            ("exchange_bytes_received", exchange.bytes_received),
+            ("exchange_bytes_sent", exchange.bytes_sent),
+            ("exchange_keys_received", exchange.keys_received),
+            ("exchange_keys_sent", exchange.keys_sent),
+            ("exchange_rounds", exchange.rounds),
+            ("exchange_rounds_equal", exchange.rounds_equal),
+            ("exchange_slots_compared", exchange.slots_compared),
+            ("exchange_slots_differing", self.antientropy.slots_differing()),
+            ("hint_bytes", self.hints.bytes()),
+            ("hint_holders_registered", self.register.len() as u64),
+            ("hints", self.hints.len() as u64),
+            ("hints_delivered", self.hints.delivered()),
+            ("reads", self.counts.reads),
+            ("records_fetched_for_peers", self.counts.fetched),
+            ("records_replicated_from_peers", self.counts.replicated),
+            ("repair_debt_keys", self.antientropy.debt_keys()),
+            ("repair_rate_per_mille", self.antientropy.ease_per_mille()),
+            ("writes", self.counts.writes),
+        ];
+        Status {
+            node: self.id(),
+            name: self.config.name.clone(),
+            address: self.config.addresses.first().copied(),
+            cluster: self.cluster(),
+            waiting_for: (!self.is_serving()).then(|| self.why_not_ready()),
+            incarnation: self.incarnation,
+            uptime_ms: u64::try_from(now.monotonic.since(self.started_at).as_millis()).unwrap_or(u64::MAX),
+            slots_owned,
+            requests: u32::try_from(self.coordinator.len()).unwrap_or(u32::MAX),
+            clock_offset_ms: self.membership.clock_offset(),
+            counts: counts.map(|(name, count)| (name.to_owned(), count)).to_vec(),
+        }
+    }
+}

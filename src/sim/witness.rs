@@ -1,0 +1,403 @@
+//! What the world sees of every replica and every coordinator while a run goes on: the evidence of the judges that
+//! clients' histories are not enough for.
+//!
+//! ```text
+//! Input ───▶ ┌─────────┐ ◀─── Output         disk replies  ─▶ honest contexts, repair only adds
+//!            │ Witness │                     asks, changes ─▶ repair only adds
+//! start ───▶ └─────────┘ ───▶ violations     replies, answers ─▶ exact siblings of reads
+//! ```
+//!
+//! It only looks: nothing that happens depends on it. All of its knowledge comes from what passes, never from asking a
+//! node, so that a node that lies to itself cannot talk it round.
+
+mod reads;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::host::{self, Host};
+use super::invariants::bounds::Caps;
+use super::invariants::honest_contexts::{Birth, Book, Holding};
+use super::invariants::one_dot_one_value::Dots;
+use super::invariants::repair_only_adds::{self, Duties};
+use super::invariants::{Invariant, Violation};
+use crate::protocol::causality::{Applied, Change, Dot, OperationId, Record, Refusal};
+use crate::protocol::id::NodeId;
+use crate::protocol::input::Input;
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, Stored, Ticket};
+use crate::protocol::time::Moment;
+use crate::protocol::wire::client::{Answer, Request};
+use crate::protocol::wire::peer::PeerMessage;
+
+use reads::Reads;
+
+/// Everything that was seen so far.
+pub(super) struct Witness {
+    owners: usize,
+    /// Keys by number: numbers are cheaper to look for.
+    keys: BTreeMap<Bytes, usize>,
+    names: Vec<Bytes>,
+    books: Vec<Book>,
+    hosts: Vec<Watched>,
+    caps: Vec<Caps>,
+    violations: Vec<Violation>,
+}
+
+/// What was seen of one machine.
+#[derive(Default)]
+struct Watched {
+    replicas: BTreeMap<usize, Replica>,
+    /// What becomes durable with which position of the log.
+    unsynced: VecDeque<(Lsn, usize, Rc<Holding>)>,
+    /// What the disk was asked and has not answered, in order.
+    asked: VecDeque<(Ticket, usize, Asked)>,
+    reads: Reads,
+    duties: Duties,
+}
+
+/// What a machine holds of one key.
+#[derive(Clone, Debug, Default)]
+struct Replica {
+    applied: Rc<Holding>,
+    durable: Rc<Holding>,
+    /// Whether it was looked at since the node started: a crash may have kept more than was known to be durable.
+    is_current: bool,
+    /// Whether that crash may have kept a removal that was not known to be durable.
+    may_be_gone: bool,
+    since: Moment,
+}
+
+enum Asked {
+    Read,
+    Merge(Holding),
+    Remove,
+    Put { birth: Birth, base: Option<Holding>, operation: OperationId },
+}
+
+impl Witness {
+    /// Of a world of these hosts, in which each key has so many owners.
+    pub(super) fn new(hosts: &[Host], owners: usize) -> Witness {
+        Witness {
+            owners,
+            keys: BTreeMap::new(),
+            names: Vec::new(),
+            books: Vec::new(),
+            caps: hosts.iter().map(|host| Caps::of(&host.config, owners)).collect(),
+            hosts: hosts.iter().map(|_| Watched::default()).collect(),
+            violations: Vec::new(),
+        }
+    }
+
+    /// What may grow how far on a host.
+    pub(super) fn caps(&self, host: usize) -> Caps {
+        self.caps[host]
+    }
+
+    /// What was violated since this was asked last.
+    pub(super) fn take_violations(&mut self) -> impl Iterator<Item = Violation> + '_ {
+        self.violations.drain(..)
+    }
+
+    /// A node starts, from what its disk has kept.
+    pub(super) fn started(&mut self, host: usize, id: NodeId) {
+        let watched = &mut self.hosts[host];
+        for replica in watched.replicas.values_mut() {
+            replica.applied = replica.durable.clone();
+            replica.is_current = false;
+            replica.may_be_gone = false;
+        }
+        for (_, key, holding) in watched.unsynced.drain(..) {
+            if *holding == Holding::default()
+                && let Some(replica) = watched.replicas.get_mut(&key)
+            {
+                replica.may_be_gone = true;
+            }
+        }
+        watched.asked.clear();
+        watched.reads = Reads::of(id);
+    }
+
+    /// Something is about to happen to a node.
+    pub(super) fn input(&mut self, host: usize, now: Moment, input: &Input, dots: &mut Dots) {
+        self.hosts[host].reads.begin(None);
+        if matches!(
+            input,
+            Input::Deadline
+                | Input::Peer { message: PeerMessage::Refused { .. }, .. }
+                | Input::Disk(DiskReply::Read { stored: Stored::Lost, .. })
+        ) {
+            self.hosts[host].reads.may_ask_more();
+        }
+        match input {
+            Input::Disk(reply) => self.disk_replied(host, now, reply, dots),
+            Input::Client { session, id, request, .. } => {
+                if let Request::Write(write) = request {
+                    self.hosts[host].duties.asked(write.operation);
+                }
+                self.hosts[host].reads.asked_by_client(*session, *id, request, self.owners, now);
+            }
+            Input::Peer { from, message: PeerMessage::Forward { request, ask, .. } } => {
+                if let Request::Write(write) = ask {
+                    self.hosts[host].duties.asked_by(*from, *request, write.attempt, write.operation);
+                }
+                self.hosts[host].reads.asked_by_node(*from, *request, ask, self.owners, now);
+            }
+            Input::Peer { from, message: PeerMessage::Fetched { request, record, .. } } => {
+                let key = self.hosts[host].reads.fetched(*from, *request, record.as_ref());
+                if let (Some(key), Some(record)) = (key, record) {
+                    let violation = dots.passed(&key, record);
+                    self.violations.extend(violation);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A node asks its disk.
+    pub(super) fn disk_is_asked(&mut self, host: usize, now: Moment, request: &DiskRequest) {
+        let (ticket, key, asked) = match request {
+            DiskRequest::Read { ticket, key, .. } => {
+                self.hosts[host].reads.reads_own(*ticket, key);
+                (ticket, key, Asked::Read)
+            }
+            DiskRequest::Update { ticket, key, change: Change::Merge { record, .. }, .. } => {
+                (ticket, key, Asked::Merge(Holding::of(record)))
+            }
+            DiskRequest::Update { ticket, key, change: Change::Put(put), .. } => {
+                if let Some(evidence) = self.hosts[host].duties.executed(put.dot, put.operation) {
+                    self.report(Invariant::RepairOnlyAdds, host, key, (now, now), &evidence);
+                }
+                let base = put.base.as_ref().map(Holding::of);
+                (ticket, key, Asked::Put { birth: Birth::from(put), base, operation: put.operation })
+            }
+            DiskRequest::Remove { ticket, key, .. } => (ticket, key, Asked::Remove),
+            // What exchanges look at shows when it is sent, and what they change comes as merges.
+            DiskRequest::Meta { .. }
+            | DiskRequest::Sums { .. }
+            | DiskRequest::List { .. }
+            | DiskRequest::ReadMany { .. } => return,
+        };
+        let key = self.number(key);
+        self.hosts[host].asked.push_back((*ticket, key, asked));
+    }
+
+    /// A node issues a dot.
+    pub(super) fn issued(&mut self, host: usize, dot: Dot) {
+        if let Some(evidence) = self.hosts[host].duties.issued(dot) {
+            let evidence = format!("{}: {evidence}", host::name(host));
+            self.violations.push(Violation::general(Invariant::RepairOnlyAdds, evidence));
+        }
+    }
+
+    /// A node sends a message.
+    pub(super) fn sent(
+        &mut self,
+        host: usize,
+        to: NodeId,
+        now: Moment,
+        message: &PeerMessage,
+        opened: Opened<'_>,
+    ) {
+        match message {
+            PeerMessage::Fetch { request, key, .. } => self.hosts[host].reads.fetches(*request, key),
+            PeerMessage::Forward { request, ask: Request::Write(write), .. } => {
+                if let Some(evidence) = self.hosts[host].duties.passed_on(*request, write.operation) {
+                    self.report(Invariant::RepairOnlyAdds, host, &write.key, (now, now), &evidence);
+                }
+            }
+            PeerMessage::Forwarded { request, answer } => {
+                self.answered(host, reads::Origin::Node(to, *request), now, answer, opened);
+            }
+            _ => {}
+        }
+    }
+
+    /// A node answers a request of a client, or one that another node passed on.
+    pub(super) fn answered(
+        &mut self,
+        host: usize,
+        origin: reads::Origin,
+        now: Moment,
+        answer: &Answer,
+        opened: Opened<'_>,
+    ) {
+        if let Some((key, since, evidence)) = self.hosts[host].reads.answered(origin, answer, opened) {
+            let evidence = format!("a read was answered wrongly: {evidence}");
+            self.report(Invariant::ExactSiblings, host, &key, (since, now), &evidence);
+        }
+    }
+
+    fn disk_replied(&mut self, host: usize, now: Moment, reply: &DiskReply, dots: &mut Dots) {
+        let (ticket, lsn) = match reply {
+            DiskReply::Applied { ticket, lsn, .. }
+            | DiskReply::Read { ticket, lsn, .. }
+            | DiskReply::Removed { ticket, lsn, .. } => (*ticket, *lsn),
+            DiskReply::Durable { through } => return self.synced(host, *through),
+            DiskReply::MetaApplied { .. }
+            | DiskReply::Sums { .. }
+            | DiskReply::Listed { .. }
+            | DiskReply::ReadMany { .. } => return,
+        };
+        let watched = &mut self.hosts[host];
+        let Some((_, key, asked)) = watched.asked.pop_front_if(|(asked, ..)| *asked == ticket) else {
+            return;
+        };
+        let replica = watched.replicas.entry(key).or_default();
+        let found = match (reply, asked) {
+            (DiskReply::Read { stored: Stored::Present(record), .. }, _) => {
+                watched.reads.own_read(ticket, Some(record));
+                Found { record, is_change: false, birth: None, sources: Vec::new() }
+            }
+            (DiskReply::Read { stored: Stored::Absent, .. }, _) => {
+                watched.reads.own_read(ticket, None);
+                if replica.may_be_gone && !replica.is_current {
+                    replica.applied = Rc::default();
+                    replica.durable = Rc::default();
+                }
+                if *replica.applied != Holding::default() {
+                    let evidence = "it answers that the key is absent, although it held a record of it";
+                    let since = replica.since;
+                    self.report_of(Invariant::HonestContexts, host, key, (since, now), evidence);
+                }
+                return;
+            }
+            (DiskReply::Removed { is_gone, .. }, _) => {
+                if *is_gone && *replica.applied != Holding::default() {
+                    replica.applied = Rc::default();
+                    replica.is_current = true;
+                    replica.since = now;
+                    watched.unsynced.push_back((lsn, key, Rc::default()));
+                }
+                return;
+            }
+            (DiskReply::Applied { applied, .. }, asked) => {
+                let (record, is_adopted) = match applied {
+                    Applied::Changed { record, .. } | Applied::Unchanged { record } => (record, false),
+                    Applied::Adopted { record, .. } => (record, true),
+                    Applied::Refused(refusal) => {
+                        if let (Refusal::Behind, Asked::Put { operation, .. }) = (refusal, asked) {
+                            watched.duties.undone(operation);
+                        }
+                        return;
+                    }
+                };
+                let (birth, sources) = match asked {
+                    Asked::Read | Asked::Remove => return,
+                    Asked::Merge(merged) => (None, vec![merged]),
+                    Asked::Put { birth, base, .. } => {
+                        ((!is_adopted).then_some(birth), base.into_iter().collect())
+                    }
+                };
+                Found { record, is_change: true, birth, sources }
+            }
+            _ => return,
+        };
+        if found.birth.is_none()
+            && replica.is_current
+            && replica.applied.is_of(found.record)
+            && found.sources.is_empty()
+        {
+            return;
+        }
+        self.found(host, now, key, lsn, found, dots);
+    }
+
+    /// A replica is seen to hold a record.
+    fn found(&mut self, host: usize, now: Moment, key: usize, lsn: Lsn, found: Found<'_>, dots: &mut Dots) {
+        let Some(replica) = self.hosts[host].replicas.get_mut(&key) else { return };
+        let is_after_removal = replica.may_be_gone && !replica.is_current;
+        let before = if is_after_removal { Rc::default() } else { replica.applied.clone() };
+        let since = replica.since;
+        let was_current = std::mem::replace(&mut replica.is_current, true);
+        let after =
+            if before.is_of(found.record) { before.clone() } else { Rc::new(Holding::of(found.record)) };
+        if !Rc::ptr_eq(&before, &after) {
+            replica.applied = after.clone();
+            replica.since = now;
+            self.hosts[host].unsynced.push_back((lsn, key, after.clone()));
+        }
+        // What a crash kept of what was not durable yet is a source that nobody saw.
+        let made_up = (found.is_change && was_current).then(|| {
+            let mut sources: Vec<&Holding> = found.sources.iter().collect();
+            sources.push(&before);
+            repair_only_adds::judge(&sources, found.birth.as_ref(), &after)
+        });
+        if let Some(birth) = found.birth {
+            self.books[key].born(birth);
+        }
+        if let Some(evidence) = made_up.flatten() {
+            self.report_of(Invariant::RepairOnlyAdds, host, key, (since, now), &evidence);
+        }
+        if Rc::ptr_eq(&before, &after) {
+            return;
+        }
+        if let Some(evidence) = self.books[key].judge(&before, &after) {
+            self.report_of(Invariant::HonestContexts, host, key, (since, now), &evidence);
+        }
+        if let Some(evidence) = self.caps[host].judge_record(found.record) {
+            self.report_of(Invariant::Bounds, host, key, (since, now), &evidence);
+        }
+        let violation = self.key(key).and_then(|name| dots.passed(&name, found.record));
+        self.violations.extend(violation);
+    }
+
+    fn synced(&mut self, host: usize, through: Lsn) {
+        let Watched { unsynced, replicas, .. } = &mut self.hosts[host];
+        while let Some((_, key, holding)) = unsynced.pop_front_if(|(lsn, ..)| *lsn <= through) {
+            if let Some(replica) = replicas.get_mut(&key) {
+                replica.durable = holding;
+            }
+        }
+    }
+
+    fn number(&mut self, key: &Bytes) -> usize {
+        if let Some(number) = self.keys.get(key) {
+            return *number;
+        }
+        self.books.push(Book::default());
+        self.names.push(key.clone());
+        self.keys.insert(key.clone(), self.books.len() - 1);
+        self.books.len() - 1
+    }
+
+    fn key(&self, number: usize) -> Option<Bytes> {
+        self.names.get(number).cloned()
+    }
+
+    fn report_of(
+        &mut self,
+        which: Invariant,
+        host: usize,
+        key: usize,
+        span: (Moment, Moment),
+        evidence: &str,
+    ) {
+        if let Some(key) = self.key(key) {
+            self.report(which, host, &key, span, evidence);
+        }
+    }
+
+    fn report(&mut self, which: Invariant, host: usize, key: &Bytes, span: (Moment, Moment), evidence: &str) {
+        let evidence = format!("{}: {evidence}", host::name(host));
+        self.violations.push(Violation::of_key(which, key, span, evidence));
+    }
+}
+
+/// What a disk told of a key.
+struct Found<'a> {
+    record: &'a Record,
+    /// Whether this is what a change made, and of what.
+    is_change: bool,
+    birth: Option<Birth>,
+    sources: Vec<Holding>,
+}
+
+/// What opens the contexts in answers: the secret of the cluster.
+pub(super) type Opened<'a> = Option<&'a crate::protocol::causality::ClusterSecret>;
+
+pub(super) use reads::Origin;
+
+#[cfg(test)]
+mod tests;
