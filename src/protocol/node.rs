@@ -2,6 +2,7 @@
 
 mod gauges;
 mod healing;
+mod hinting;
 mod start;
 mod status;
 
@@ -21,7 +22,9 @@ use crate::protocol::planted::{self, Planted};
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::coordinator::{Coordinator, Event};
 use crate::protocol::replication::desk::{Desk, Errand, Vigil};
+use crate::protocol::replication::hints::Hints;
 use crate::protocol::replication::latency::Latency;
+use crate::protocol::replication::register::HintRegister;
 use crate::protocol::replication::replica;
 use crate::protocol::replication::scope::{Origin, Peers, Scope};
 use crate::protocol::ring::entry::Entry;
@@ -57,6 +60,8 @@ pub struct Node {
     antientropy: AntiEntropy,
     desk: Desk,
     latency: Latency,
+    register: HintRegister,
+    hints: Hints,
     doubts: Vec<NodeId>,
     missed: Vec<(NodeId, Slot)>,
     counts: Counts,
@@ -120,7 +125,8 @@ impl Node {
                 .membership
                 .next_deadline()
                 .min(self.coordinator.next_deadline())
-                .min(self.antientropy.next_deadline()),
+                .min(self.antientropy.next_deadline())
+                .min(self.next_hinting()),
         }
     }
 
@@ -209,6 +215,9 @@ impl Node {
                     None => self.decline(from, request, out),
                 }
             }
+            PeerMessage::Stored { request, .. } if Hints::is_replay(request) => {
+                self.on_hint_stored(now, from, request, out);
+            }
             PeerMessage::Stored { request, entry } => {
                 self.tell(now, request, Event::Stored { from, entry }, out);
             }
@@ -226,6 +235,10 @@ impl Node {
             PeerMessage::Forwarded { request, answer } => {
                 self.tell(now, request, Event::Forwarded { from, answer }, out);
             }
+            PeerMessage::Hint { .. }
+            | PeerMessage::Hinted { .. }
+            | PeerMessage::AskHints { .. }
+            | PeerMessage::NoHints { .. } => self.on_hinting(now, from, message, out),
             PeerMessage::Exchange(message) => self.on_exchange(now, from, message, out),
         }
     }
@@ -286,11 +299,20 @@ impl Node {
                         replica::on_read(from, request, lsn, stored, &mut scope);
                     }
                 }
+                Some(Errand::Replay(key)) => self.on_hint_read(now, key, stored, out),
                 Some(_) | None => {}
             },
+            DiskReply::Removed { ticket, lsn, is_gone } => {
+                if let Some(Errand::DropHint(key)) = self.desk.fetch_errand(ticket) {
+                    self.on_hint_removed(now, key, lsn, is_gone, out);
+                }
+            }
             DiskReply::MetaApplied { ticket, lsn } => match self.desk.fetch_errand(ticket) {
                 Some(Errand::Start(actor)) => self.wait(now, lsn, Vigil::Start(actor), out),
                 Some(Errand::Belief(token)) => self.wait(now, lsn, Vigil::Belief(token), out),
+                Some(Errand::Register(slot, holder, request)) => {
+                    self.wait(now, lsn, Vigil::Register(slot, holder, request), out);
+                }
                 Some(_) | None => {}
             },
             DiskReply::Sums { ticket, .. }
@@ -333,7 +355,8 @@ impl Node {
                 }
             }
             Some(Errand::Exchange(token)) => self.on_merged(now, Token(token), applied, out),
-            Some(Errand::Fetch { .. } | Errand::Repair | Errand::Start(_) | Errand::Belief(_)) | None => {}
+            Some(errand @ Errand::Hint { .. }) => self.on_hint_kept(now, errand, lsn, applied, out),
+            Some(_) | None => {}
         }
     }
 
@@ -365,6 +388,9 @@ impl Node {
                 self.membership.persisted(now, PersistToken(token), &mut effects);
                 self.carry_out(now, effects, out);
             }
+            Vigil::Register(..) | Vigil::Hinted { .. } | Vigil::DropHint(_) => {
+                self.on_hint_durable(now, vigil, out);
+            }
             Vigil::Stored { .. } | Vigil::Fetched { .. } => {
                 if let Some((_, mut scope)) = self.any_scope(now, out) {
                     replica::on_durable(vigil, &mut scope);
@@ -384,6 +410,9 @@ impl Node {
         }
         if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
             coordinator.tick(&mut scope);
+        }
+        if now.monotonic >= self.next_hinting() {
+            self.tick_hints(now, out);
         }
         if now.monotonic >= self.antientropy.next_deadline() {
             self.tick_exchanges(now, out);
@@ -505,6 +534,9 @@ impl Node {
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,
+            register: &mut self.register,
+            hints: &mut self.hints,
+            hint_config: &self.config.hints,
             doubts: &mut self.doubts,
             missed: &mut self.missed,
             out,

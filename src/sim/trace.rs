@@ -126,7 +126,9 @@ impl Trace {
 /// The key that a message is about, if it is about one.
 pub(super) fn key_of(message: &PeerMessage) -> Option<&Bytes> {
     match message {
-        PeerMessage::Replicate { key, .. } | PeerMessage::Fetch { key, .. } => Some(key),
+        PeerMessage::Replicate { key, .. }
+        | PeerMessage::Fetch { key, .. }
+        | PeerMessage::Hint { key, .. } => Some(key),
         PeerMessage::Forward { ask, .. } => key_of_request(ask),
         _ => None,
     }
@@ -194,6 +196,12 @@ pub(super) fn show_message(message: &PeerMessage) -> String {
             format!("forwarded{} {}", number(*request), show_answer(answer))
         }
         PeerMessage::Gossip(gossip) => format!("gossip {gossip:?}"),
+        PeerMessage::Hint { request, key, record, .. } => {
+            format!("hint{} {} {}", number(*request), show_key(key), show_record(record))
+        }
+        PeerMessage::Hinted { request } => format!("hinted{}", number(*request)),
+        PeerMessage::AskHints { slots } => format!("any hints of {} slots?", slots.len()),
+        PeerMessage::NoHints { slots } => format!("no hints of {} slots", slots.len()),
         PeerMessage::Exchange(exchange) => show_exchange(exchange),
     }
 }
@@ -306,6 +314,8 @@ pub(super) fn show_disk_reply(reply: &DiskReply) -> String {
             Stored::Present(record) => format!("disk: reads {}", show_record(record)),
             Stored::Lost => "disk: reads that the record is lost".to_owned(),
         },
+        DiskReply::Removed { lsn, is_gone: true, .. } => format!("disk: removed (entry {})", lsn.0),
+        DiskReply::Removed { .. } => "disk: not removed, since it has changed".to_owned(),
         DiskReply::MetaApplied { lsn, .. } => format!("disk: state replaced, durable with {}", lsn.0),
         DiskReply::Sums { first, sums, .. } => format!("disk: sums of {} slots from {first}", sums.len()),
         DiskReply::Listed { page, .. } => {

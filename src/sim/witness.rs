@@ -64,12 +64,15 @@ struct Replica {
     durable: Rc<Holding>,
     /// Whether it was looked at since the node started: a crash may have kept more than was known to be durable.
     is_current: bool,
+    /// Whether that crash may have kept a removal that was not known to be durable.
+    may_be_gone: bool,
     since: Moment,
 }
 
 enum Asked {
     Read,
     Merge(Holding),
+    Remove,
     Put { birth: Birth, base: Option<Holding>, operation: OperationId },
 }
 
@@ -103,8 +106,15 @@ impl Witness {
         for replica in watched.replicas.values_mut() {
             replica.applied = replica.durable.clone();
             replica.is_current = false;
+            replica.may_be_gone = false;
         }
-        watched.unsynced.clear();
+        for (_, key, holding) in watched.unsynced.drain(..) {
+            if *holding == Holding::default()
+                && let Some(replica) = watched.replicas.get_mut(&key)
+            {
+                replica.may_be_gone = true;
+            }
+        }
         watched.asked.clear();
         watched.reads = Reads::of(id);
     }
@@ -162,6 +172,7 @@ impl Witness {
                 let base = put.base.as_ref().map(Holding::of);
                 (ticket, key, Asked::Put { birth: Birth::from(put), base, operation: put.operation })
             }
+            DiskRequest::Remove { ticket, key, .. } => (ticket, key, Asked::Remove),
             // What exchanges look at shows when it is sent, and what they change comes as merges.
             DiskRequest::Meta { .. }
             | DiskRequest::Sums { .. }
@@ -220,7 +231,9 @@ impl Witness {
 
     fn disk_replied(&mut self, host: usize, now: Moment, reply: &DiskReply, dots: &mut Dots) {
         let (ticket, lsn) = match reply {
-            DiskReply::Applied { ticket, lsn, .. } | DiskReply::Read { ticket, lsn, .. } => (*ticket, *lsn),
+            DiskReply::Applied { ticket, lsn, .. }
+            | DiskReply::Read { ticket, lsn, .. }
+            | DiskReply::Removed { ticket, lsn, .. } => (*ticket, *lsn),
             DiskReply::Durable { through } => return self.synced(host, *through),
             DiskReply::MetaApplied { .. }
             | DiskReply::Sums { .. }
@@ -239,10 +252,23 @@ impl Witness {
             }
             (DiskReply::Read { stored: Stored::Absent, .. }, _) => {
                 watched.reads.own_read(ticket, None);
+                if replica.may_be_gone && !replica.is_current {
+                    replica.applied = Rc::default();
+                    replica.durable = Rc::default();
+                }
                 if *replica.applied != Holding::default() {
                     let evidence = "it answers that the key is absent, although it held a record of it";
                     let since = replica.since;
                     self.report_of(Invariant::HonestContexts, host, key, (since, now), evidence);
+                }
+                return;
+            }
+            (DiskReply::Removed { is_gone, .. }, _) => {
+                if *is_gone && *replica.applied != Holding::default() {
+                    replica.applied = Rc::default();
+                    replica.is_current = true;
+                    replica.since = now;
+                    watched.unsynced.push_back((lsn, key, Rc::default()));
                 }
                 return;
             }
@@ -258,7 +284,7 @@ impl Witness {
                     }
                 };
                 let (birth, sources) = match asked {
-                    Asked::Read => return,
+                    Asked::Read | Asked::Remove => return,
                     Asked::Merge(merged) => (None, vec![merged]),
                     Asked::Put { birth, base, .. } => {
                         ((!is_adopted).then_some(birth), base.into_iter().collect())
@@ -281,7 +307,8 @@ impl Witness {
     /// A replica is seen to hold a record.
     fn found(&mut self, host: usize, now: Moment, key: usize, lsn: Lsn, found: Found<'_>, dots: &mut Dots) {
         let Some(replica) = self.hosts[host].replicas.get_mut(&key) else { return };
-        let before = replica.applied.clone();
+        let is_after_removal = replica.may_be_gone && !replica.is_current;
+        let before = if is_after_removal { Rc::default() } else { replica.applied.clone() };
         let since = replica.since;
         let was_current = std::mem::replace(&mut replica.is_current, true);
         let after =

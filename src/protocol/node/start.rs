@@ -17,7 +17,9 @@ use crate::protocol::output::{Notice, Output};
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::coordinator::Coordinator;
 use crate::protocol::replication::desk::{Desk, Errand};
+use crate::protocol::replication::hints::Hints;
 use crate::protocol::replication::latency::Latency;
+use crate::protocol::replication::register::HintRegister;
 use crate::protocol::ring::entry::{Entry, Name, Phase};
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskRequest, MetaKey};
@@ -111,6 +113,8 @@ impl Node {
             antientropy,
             desk,
             latency: Latency::default(),
+            register: HintRegister::parse(meta).map_err(|error| StartError::Unreadable(error.to_string()))?,
+            hints: Hints::default(),
             doubts: Vec::new(),
             missed: Vec::new(),
             counts: Counts::default(),

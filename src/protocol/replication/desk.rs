@@ -2,9 +2,12 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use crate::protocol::causality::Record;
 use crate::protocol::id::{Actor, NodeId, RequestId};
 use crate::protocol::output::Output;
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::op::{DiskRequest, Lsn, Ticket};
 use crate::protocol::time::Timestamp;
 
@@ -37,6 +40,25 @@ pub enum Errand {
     Start(Actor),
     /// A belief of the membership: its token.
     Belief(u64),
+    /// A node that may keep hints of a slot is entered into the register, for this operation.
+    Register(Slot, NodeId, RequestId),
+    /// It is struck off again; nobody waits.
+    StrikeOff,
+    /// A record to keep for an owner.
+    Hint {
+        /// The coordinator.
+        from: NodeId,
+        /// Its number.
+        request: RequestId,
+        /// The owner.
+        target: NodeId,
+        /// The key.
+        key: Bytes,
+    },
+    /// A hint is read, to be sent to the owners.
+    Replay(Bytes),
+    /// A hint that all owners have is dropped.
+    DropHint(Bytes),
 }
 
 /// Who waits for the log to be synced.
@@ -68,6 +90,17 @@ pub enum Vigil {
     Start(Actor),
     /// As in [`Errand::Belief`].
     Belief(u64),
+    /// As in [`Errand::Register`].
+    Register(Slot, NodeId, RequestId),
+    /// A coordinator waits for a `Hinted`.
+    Hinted {
+        /// The coordinator.
+        to: NodeId,
+        /// Its number.
+        request: RequestId,
+    },
+    /// As in [`Errand::DropHint`].
+    DropHint(Bytes),
 }
 
 /// Remembers what each disk request was for, and who waits for which position of the log (High-Water Mark).

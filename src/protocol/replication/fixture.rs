@@ -10,13 +10,15 @@ use bytes::Bytes;
 use super::author::Author;
 use super::coordinator::{Coordinator, Event};
 use super::desk::{Desk, Errand, Vigil};
+use super::hints::{self, Hints};
 use super::latency::Latency;
+use super::register::{self, HintRegister};
 use super::replica;
 use super::scope::{Origin, Peers, Scope};
 use crate::protocol::causality::{
     Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, OperationMark, Put, Record, Refusal,
 };
-use crate::protocol::config::{Limits, ReplicationConfig};
+use crate::protocol::config::{HintConfig, Limits, ReplicationConfig};
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, Place, ReapEpoch, RequestId, SessionId};
 use crate::protocol::output::{Destination, Notice, Output};
 use crate::protocol::ring::entry::{Entry, Name, Phase, Stage};
@@ -25,7 +27,7 @@ use crate::protocol::ring::replicas::Replicas;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::{RingView, SlotDigest};
 use crate::protocol::rng::Rng;
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, Stored, Ticket};
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored, Ticket};
 use crate::protocol::time::{Moment, Now, Timestamp, WallTime};
 use crate::protocol::wire::client::{
     Answer, Code, Level, Outcome, Read, ReadAnswer, Request, Write, Written,
@@ -120,6 +122,9 @@ pub(super) struct Story {
     pub(super) author: Author,
     pub(super) desk: Desk,
     pub(super) latency: Latency,
+    pub(super) register: HintRegister,
+    pub(super) hints: Hints,
+    pub(super) hint_config: HintConfig,
     pub(super) doubts: Vec<NodeId>,
     pub(super) missed: Vec<(NodeId, Slot)>,
     pub(super) coordinator: Coordinator,
@@ -129,6 +134,8 @@ pub(super) struct Story {
     pub(super) lost: Vec<Bytes>,
     /// What the disk refuses every update for.
     pub(super) refusing: Option<Refusal>,
+    /// What was written that is not per key, `None` for what was removed.
+    pub(super) meta: BTreeMap<MetaKey, Option<Bytes>>,
     /// Requests that the disk has not executed.
     pub(super) waiting: VecDeque<DiskRequest>,
     /// The newest entry of the log.
@@ -159,12 +166,16 @@ impl Story {
             author,
             desk: Desk::default(),
             latency: Latency::default(),
+            register: HintRegister::default(),
+            hints: Hints::default(),
+            hint_config: HintConfig::default(),
             doubts: Vec::new(),
             missed: Vec::new(),
             coordinator: Coordinator::new(&mut Rng::from_number(1)),
             disk: BTreeMap::new(),
             lost: Vec::new(),
             refusing: None,
+            meta: BTreeMap::new(),
             waiting: VecDeque::new(),
             log: Lsn(0),
             positions: BTreeMap::new(),
@@ -185,6 +196,9 @@ impl Story {
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,
+            register: &mut self.register,
+            hints: &mut self.hints,
+            hint_config: &self.hint_config,
             doubts: &mut self.doubts,
             missed: &mut self.missed,
             out: &mut out,
@@ -233,6 +247,15 @@ impl Story {
             PeerMessage::Fetch { request, digest, key } => {
                 replica::on_fetch(from, request, digest, &key, scope)
             }
+            PeerMessage::Stored { request, .. } if Hints::is_replay(request) => {
+                hints::on_stored(from, request, scope);
+            }
+            PeerMessage::Hint { request, digest, target, key, record, .. } => {
+                hints::on_hint(from, request, digest, target, &key, record, scope);
+            }
+            PeerMessage::Hinted { request } => coordinator.handle(request, Event::Hinted(from), scope),
+            PeerMessage::AskHints { slots } => hints::on_ask(from, slots, scope),
+            PeerMessage::NoHints { slots } => register::on_no_hints(from, &slots, scope),
             PeerMessage::Stored { request, entry } => {
                 coordinator.handle(request, Event::Stored { from, entry }, scope);
             }
@@ -293,7 +316,19 @@ impl Story {
                 };
                 DiskReply::Read { ticket, lsn: self.position(&key), stored }
             }
-            DiskRequest::Meta { ticket, .. } => DiskReply::MetaApplied { ticket, lsn: self.log },
+            DiskRequest::Remove { ticket, key, certified, .. } => {
+                let is_certified = self.disk.get(&key).is_none_or(|record| record.hash(&key) == certified);
+                if is_certified && self.disk.remove(&key).is_some() {
+                    self.log.0 += 1;
+                    self.positions.insert(key.clone(), self.log);
+                }
+                DiskReply::Removed { ticket, lsn: self.position(&key), is_gone: is_certified }
+            }
+            DiskRequest::Meta { ticket, entries } => {
+                self.log.0 += 1;
+                self.meta.extend(entries);
+                DiskReply::MetaApplied { ticket, lsn: self.log }
+            }
             DiskRequest::Sums { .. } | DiskRequest::List { .. } | DiskRequest::ReadMany { .. } => {
                 panic!("a coordinator asks for one key at a time: {request:?}")
             }
@@ -321,6 +356,9 @@ impl Story {
                 Errand::Replicate { from, request, actor } => self.with_scope(|_, scope| {
                     replica::on_replicated(from, request, actor, lsn, applied, scope);
                 }),
+                errand @ Errand::Hint { .. } => {
+                    self.with_scope(|_, scope| hints::on_kept(errand, lsn, applied, scope))
+                }
                 _ => Vec::new(),
             },
             DiskReply::Read { ticket, lsn, stored } => match self.errand(ticket) {
@@ -338,19 +376,34 @@ impl Story {
                 Errand::Fetch { from, request } => self.with_scope(|_, scope| {
                     replica::on_read(from, request, lsn, stored, scope);
                 }),
+                Errand::Replay(key) => self.with_scope(|_, scope| hints::on_read(key, stored, scope)),
                 _ => Vec::new(),
             },
             DiskReply::Durable { through } => {
                 ready = self.desk.synced(through);
                 Vec::new()
             }
-            DiskReply::MetaApplied { .. }
-            | DiskReply::Sums { .. }
-            | DiskReply::Listed { .. }
-            | DiskReply::ReadMany { .. } => Vec::new(),
+            DiskReply::Removed { ticket, lsn, is_gone } => match self.errand(ticket) {
+                Errand::DropHint(key) => {
+                    self.with_scope(|_, scope| hints::on_removed(key, lsn, is_gone, scope))
+                }
+                _ => Vec::new(),
+            },
+            DiskReply::MetaApplied { ticket, lsn } => {
+                if let Errand::Register(slot, holder, request) = self.errand(ticket) {
+                    ready.extend(self.desk.wait(lsn, Vigil::Register(slot, holder, request)));
+                }
+                Vec::new()
+            }
+            DiskReply::Sums { .. } | DiskReply::Listed { .. } | DiskReply::ReadMany { .. } => Vec::new(),
         };
         for vigil in ready {
             out.extend(self.with_scope(|coordinator, scope| match vigil {
+                Vigil::Register(slot, holder, request) => {
+                    scope.register.confirm(slot, holder);
+                    coordinator.handle(request, Event::Registered(holder), scope);
+                }
+                Vigil::Hinted { .. } | Vigil::DropHint(_) => hints::on_durable(vigil, scope),
                 Vigil::OwnWrite(request) => coordinator.handle(request, Event::Logged, scope),
                 Vigil::OwnRead(request, record) => {
                     coordinator.handle(request, Event::Fetched { from: OWN, record }, scope);
@@ -380,6 +433,15 @@ impl Story {
         }
         self.advance(end.since(self.now.monotonic));
         out
+    }
+
+    /// The time to look at hints and at the register has come.
+    pub(super) fn look_at_hints(&mut self, after: Duration) -> Vec<Output> {
+        self.advance(after);
+        self.with_scope(|_, scope| {
+            hints::tick(scope);
+            register::tick(scope);
+        })
     }
 
     fn advance(&mut self, span: Duration) {

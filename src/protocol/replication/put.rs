@@ -1,11 +1,13 @@
 //! A write by quorum: puts and deletes.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::coordinator::{Event, Operation, Progress};
 use super::desk::Errand;
 use super::gather::{Gather, Gathered};
 use super::get::check_key;
+use super::hinting::{Hint, Hinting};
 use super::quorum::{Quorum, Verdict};
 use super::scope::{Origin, Scope};
 use crate::protocol::causality::{
@@ -15,6 +17,7 @@ use crate::protocol::id::{Actor, NodeId, RequestId};
 use crate::protocol::output::{Notice, Output};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Code, Level, Outcome, Problem, Write, Written};
 use crate::protocol::wire::peer::PeerRefusal;
@@ -22,12 +25,15 @@ use crate::protocol::wire::peer::PeerRefusal;
 /// A put or a delete, run by an owner of the key.
 ///
 /// ```text
-/// Gathering ──▶ Applying ──▶ Replicating ──▶ answered
-///   for retries,   │ own disk     until W owners
-///   blind deletes, │ executes     have it durable
+/// Gathering ──▶ Applying ──▶ Replicating ──▶ answered ──▶ done
+///   for retries,   │ own disk     until W owners     until hints
+///   blind deletes, │ executes     have it durable    are placed
 ///   and if the  ◀──┘
 ///   disk is behind
 /// ```
+///
+/// For every owner that cannot be reached another node is asked to keep a hint. That counts towards W only if the client
+/// asked for a *sloppy* quorum.
 ///
 /// Until the own disk has executed the change the answer may be *not applied*. From then on it never is: this node's
 /// own log holds the dot, whatever the others say, so a failure to reach W is *unknown*.
@@ -38,6 +44,8 @@ pub(super) struct Put {
     write: Write,
     deadline: Moment,
     state: State,
+    hinting: Hinting,
+    is_answered: bool,
 }
 
 /// How far ahead of node time an operation may have been started. Its record forgets the operations that are a
@@ -84,7 +92,10 @@ impl Put {
             state.map_err(|problem| (Outcome::NotApplied, problem))
         });
         match begun {
-            Ok(state) => Some(Put { request, origin, write, deadline, state }),
+            Ok(state) => {
+                let hinting = Hinting::default();
+                Some(Put { request, origin, write, deadline, state, hinting, is_answered: false })
+            }
             Err((outcome, problem)) => {
                 scope.answer(origin, Answer::Written(failed(outcome, None, problem)));
                 None
@@ -128,7 +139,7 @@ impl Put {
         }
         let slot = scope.slot_of(&write.key);
         let quorum = Quorum::of_writes(&slot, write.w);
-        if !quorum.could_be_reached(|node| scope.can_reach(node)) {
+        if !could_commit(&quorum, write, scope) {
             return Err(refused(scope.unavailable(slot.read_set(), quorum.need())));
         }
         Ok(context)
@@ -196,7 +207,30 @@ impl Put {
             pause,
         };
         self.fan_out(scope);
+        self.hint(scope, Hinting::cover);
         Progress::Pending
+    }
+
+    /// Lets the hints of this write go on.
+    fn hint(
+        &mut self,
+        scope: &mut Scope<'_>,
+        act: impl FnOnce(&mut Hinting, &Quorum, &Hint<'_>, &mut Scope<'_>),
+    ) {
+        let State::Replicating { record, holders, .. } = &self.state else { return };
+        let hint = Hint { request: self.request, key: &self.write.key, record };
+        act(&mut self.hinting, holders, &hint, scope);
+    }
+
+    /// A node keeps the record for an owner.
+    fn hinted_by(&mut self, node: NodeId, scope: &mut Scope<'_>) -> Progress {
+        let Some(target) = self.hinting.on_hinted(node) else { return Progress::Pending };
+        if let State::Replicating { holders, .. } = &mut self.state
+            && self.write.sloppy
+        {
+            holders.cover(target);
+        }
+        self.look_at_the_quorum(scope)
     }
 
     /// Sends the record to every owner that can be reached and has not acknowledged it.
@@ -214,15 +248,28 @@ impl Put {
     fn held_by(&mut self, node: NodeId, scope: &mut Scope<'_>) -> Progress {
         let State::Replicating { holders, .. } = &mut self.state else { return Progress::Pending };
         holders.accept(node);
-        match holders.verdict() {
-            Verdict::Reached => self.answer(Outcome::Committed, None, scope),
-            Verdict::Pending | Verdict::Impossible => Progress::Pending,
+        self.look_at_the_quorum(scope)
+    }
+
+    /// Answers as soon as enough have it, and is done when its hints are placed too.
+    fn look_at_the_quorum(&mut self, scope: &mut Scope<'_>) -> Progress {
+        let State::Replicating { holders, .. } = &self.state else { return Progress::Pending };
+        if !self.is_answered && holders.verdict() == Verdict::Reached {
+            return self.answer(Outcome::Committed, None, scope);
         }
+        self.rest()
+    }
+
+    fn rest(&self) -> Progress {
+        if self.is_answered && self.hinting.is_settled() { Progress::Done } else { Progress::Pending }
     }
 
     fn on_deadline(&mut self, scope: &mut Scope<'_>) -> Progress {
         let now = scope.now.monotonic;
         if now >= self.deadline {
+            if self.is_answered {
+                return Progress::Done;
+            }
             let message = match self.state {
                 State::Gathering { .. } => {
                     "the owners of the key did not tell in time what they hold; nothing was written"
@@ -243,15 +290,18 @@ impl Put {
                 }
                 *pause *= 2;
                 *resend_at = now + *pause;
-                if !holders.could_be_reached(|node| scope.can_reach(node)) {
+                if !self.is_answered && !could_commit(holders, &self.write, scope) {
                     let need = holders.need();
                     let problem = scope.unavailable(scope.slot_of(&self.write.key).read_set(), need);
                     return self.give_up(problem, scope);
                 }
                 let own = scope.own;
                 holders.silent().filter(|node| *node != own).for_each(|node| scope.doubt(node));
-                self.fan_out(scope);
-                Progress::Pending
+                if !self.is_answered {
+                    self.fan_out(scope);
+                }
+                self.hint(scope, Hinting::repeat);
+                self.rest()
             }
         }
     }
@@ -284,6 +334,7 @@ impl Put {
             return self.refuse(problem, scope);
         }
         match &self.state {
+            _ if self.is_answered => Progress::Done,
             State::Gathering { .. } => self.refuse(problem, scope),
             State::Applying { .. } | State::Replicating { .. } => {
                 self.answer(Outcome::Unknown, Some(problem), scope)
@@ -311,6 +362,7 @@ impl Put {
             written.dot = Some(*dot);
             written.siblings = record.siblings().len() as u32;
             written.acks = holders.accepted().to_vec();
+            written.hinted = self.hinting.held();
             // The record's context covers siblings that this client was never shown. Handing it out would let the
             // client erase them with its next write without having seen them.
             let is_only_sibling = matches!(record.siblings(), [only] if only.dot == *dot);
@@ -323,7 +375,8 @@ impl Put {
             };
         }
         scope.answer(self.origin, Answer::Written(written));
-        Progress::Done
+        self.is_answered = true;
+        self.rest()
     }
 }
 
@@ -355,11 +408,24 @@ impl Operation for Put {
                 let proves = proves || planted::is(Planted::AckUnchecked);
                 if proves { self.held_by(from, scope) } else { Progress::Pending }
             }
+            (State::Replicating { .. }, Event::Registered(holder)) => {
+                self.hint(scope, |hinting, _, hint, scope| hinting.on_registered(holder, hint, scope));
+                Progress::Pending
+            }
+            (State::Replicating { .. }, Event::Hinted(from)) => self.hinted_by(from, scope),
+            (State::Replicating { .. }, Event::Refused { from, .. })
+                if !scope.slot_of(&self.write.key).is_owner(from) =>
+            {
+                self.hint(scope, |hinting, holders, hint, scope| {
+                    hinting.on_refused(from, holders, hint, scope);
+                });
+                self.rest()
+            }
             (State::Replicating { holders, .. }, Event::Refused { from, reason }) => {
                 if matches!(reason, PeerRefusal::Lost | PeerRefusal::DiskFull) {
                     holders.decline(from);
                 }
-                if holders.verdict() == Verdict::Impossible {
+                if holders.verdict() == Verdict::Impossible && !self.is_answered {
                     let message = "too many owners of the key cannot store it (disk full or record damaged); the write is on \
                                    some of them and may become visible";
                     return self.give_up(Problem::new(Code::Unavailable, message), scope);
@@ -383,6 +449,18 @@ impl Operation for Put {
         };
         due.min(self.deadline)
     }
+}
+
+/// Whether enough owners can be reached, or, for a sloppy quorum, enough of those who would stand in for them.
+fn could_commit(quorum: &Quorum, write: &Write, scope: &Scope<'_>) -> bool {
+    if quorum.could_be_reached(|node| scope.can_reach(node)) {
+        return true;
+    }
+    if !write.sloppy {
+        return false;
+    }
+    let spare = Cell::new(Hinting::spare(Slot::of_key(&write.key), scope));
+    quorum.could_be_reached(|node| scope.can_reach(node) || spare.replace(spare.get().saturating_sub(1)) > 0)
 }
 
 /// Issues the dot and hands the change to the own disk, in one step: puts of one key must be executed in the order of

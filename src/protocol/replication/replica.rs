@@ -99,7 +99,7 @@ pub fn on_durable(vigil: Vigil, scope: &mut Scope<'_>) {
             };
             scope.send(to, message);
         }
-        Vigil::OwnWrite(_) | Vigil::OwnRead(..) | Vigil::Start(_) | Vigil::Belief(_) => {}
+        _ => {}
     }
 }
 

@@ -6,9 +6,11 @@ use bytes::Bytes;
 
 use super::author::Author;
 use super::desk::{Desk, Errand};
+use super::hints::Hints;
 use super::latency::Latency;
+use super::register::HintRegister;
 use crate::protocol::causality::{Change, ClusterSecret, ContextToken, Record};
-use crate::protocol::config::{CLOCK_SKEW_MAX, Limits, ReplicationConfig};
+use crate::protocol::config::{CLOCK_SKEW_MAX, HintConfig, Limits, ReplicationConfig};
 use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId, SessionId};
 use crate::protocol::output::{Destination, Output};
 use crate::protocol::ring::entry::Entry;
@@ -74,6 +76,12 @@ pub struct Scope<'a> {
     pub desk: &'a mut Desk,
     /// How long replicas take.
     pub latency: &'a mut Latency,
+    /// Who may keep hints of this node's slots.
+    pub register: &'a mut HintRegister,
+    /// What this node keeps for others.
+    pub hints: &'a mut Hints,
+    /// How much of it.
+    pub hint_config: &'a HintConfig,
     /// Nodes that did not answer in time: the membership looks after them at once.
     pub doubts: &'a mut Vec<NodeId>,
     /// Owners that a write could not be sent to, and its slot: an exchange sees to them.

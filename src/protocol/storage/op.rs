@@ -38,6 +38,8 @@ pub enum MetaKey {
     Member(NodeId),
     /// An address that it was told to gossip with.
     Seed(SocketAddr),
+    /// Who may keep hints of one of its slots.
+    HintHolders(Slot),
 }
 
 /// What a node asks of its disk.
@@ -99,6 +101,17 @@ pub enum DiskRequest {
         /// The pieces.
         entries: Vec<(MetaKey, Option<Bytes>)>,
     },
+    /// Remove one key, if its record still has this hash.
+    Remove {
+        /// Comes back with the reply.
+        ticket: Ticket,
+        /// The slot of the key.
+        slot: Slot,
+        /// The key.
+        key: Bytes,
+        /// Of the record that may go.
+        certified: RecordHash,
+    },
 }
 
 /// What a store holds for a key.
@@ -143,6 +156,15 @@ pub enum DiskReply {
         lsn: Lsn,
         /// What was found.
         stored: Stored,
+    },
+    /// The key was removed, in memory and in the log's next group, or it was not.
+    Removed {
+        /// Of the request.
+        ticket: Ticket,
+        /// What must be durable before it may be acted on.
+        lsn: Lsn,
+        /// Whether the key is gone; false if its record was not the certified one.
+        is_gone: bool,
     },
     /// Count and sum of slots.
     Sums {

@@ -109,6 +109,7 @@ impl World {
             let (kind, number) = match &reply {
                 DiskReply::Applied { lsn, ticket, .. } => (b'u', lsn.0 << 32 | ticket.0),
                 DiskReply::Read { lsn, ticket, .. } => (b'r', lsn.0 << 32 | ticket.0),
+                DiskReply::Removed { lsn, ticket, .. } => (b'x', lsn.0 << 32 | ticket.0),
                 DiskReply::Sums { ticket, .. } => (b's', ticket.0),
                 DiskReply::Listed { ticket, .. } => (b'l', ticket.0),
                 DiskReply::ReadMany { ticket, .. } => (b'R', ticket.0),
