@@ -1,7 +1,9 @@
 //! One node of a cluster, as a state machine.
 
 mod gauges;
+mod disk;
 mod healing;
+mod reaping;
 mod hinting;
 mod start;
 mod status;
@@ -9,8 +11,8 @@ mod status;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::protocol::antientropy::{AntiEntropy, Token};
-use crate::protocol::causality::{Applied, Refusal};
+use crate::protocol::antientropy::reaper::Reaper;
+use crate::protocol::antientropy::AntiEntropy;
 use crate::protocol::codec;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, RequestId, SessionId};
@@ -21,17 +23,18 @@ use crate::protocol::output::{Destination, Notice, Output};
 use crate::protocol::planted::{self, Planted};
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::coordinator::{Coordinator, Event};
-use crate::protocol::replication::desk::{Desk, Errand, Vigil};
+use crate::protocol::replication::desk::{Desk, Errand, Reply, Vigil};
 use crate::protocol::replication::hints::Hints;
 use crate::protocol::replication::latency::Latency;
 use crate::protocol::replication::register::HintRegister;
 use crate::protocol::replication::replica;
-use crate::protocol::replication::scope::{Origin, Peers, Scope};
+use crate::protocol::replication::scope::{Origin, Peers, Scope, Stamped};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::RingView;
 use crate::protocol::rng::Rng;
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored, Ticket};
+use crate::protocol::storage::epochs::Epochs;
+use crate::protocol::storage::op::{DiskRequest, Lsn, MetaKey};
 use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::client::{Answer, Code, Problem, Request};
 use crate::protocol::wire::peer::{Hello, PeerMessage, PeerRefusal};
@@ -58,6 +61,8 @@ pub struct Node {
     view: Option<RingView>,
     coordinator: Coordinator,
     antientropy: AntiEntropy,
+    epochs: Epochs,
+    reaper: Reaper,
     desk: Desk,
     latency: Latency,
     register: HintRegister,
@@ -126,7 +131,8 @@ impl Node {
                 .next_deadline()
                 .min(self.coordinator.next_deadline())
                 .min(self.antientropy.next_deadline())
-                .min(self.next_hinting()),
+                .min(self.next_hinting())
+                .min(self.next_reaping()),
         }
     }
 
@@ -190,11 +196,11 @@ impl Node {
                 self.membership.handle(now, from, gossip, &mut effects);
                 self.carry_out(now, effects, out);
             }
-            PeerMessage::Replicate { request, digest, epoch: _, actor, key, record } => {
+            PeerMessage::Replicate { request, digest, epoch, actor, key, record } => {
                 self.counts.replicated += 1;
                 match self.scope(now, out) {
                     Some((_, mut scope)) => {
-                        replica::on_replicate(from, request, digest, actor, &key, record, &mut scope);
+                        replica::on_replicate(from, request, digest, actor, &key, Stamped { record, epoch }, &mut scope);
                     }
                     None => self.decline(from, request, out),
                 }
@@ -221,8 +227,9 @@ impl Node {
             PeerMessage::Stored { request, entry } => {
                 self.tell(now, request, Event::Stored { from, entry }, out);
             }
-            PeerMessage::Fetched { request, raised: _, committed: _, record } => {
-                self.tell(now, request, Event::Fetched { from, record }, out);
+            PeerMessage::Fetched { request, raised, committed, record } => {
+                let reply = Reply { record, raised, committed };
+                self.tell(now, request, Event::Fetched { from, reply }, out);
             }
             PeerMessage::Refused { request, reason } => {
                 if let PeerRefusal::OtherRing(entries) = &reason {
@@ -240,6 +247,7 @@ impl Node {
             | PeerMessage::AskHints { .. }
             | PeerMessage::NoHints { .. } => self.on_hinting(now, from, message, out),
             PeerMessage::Exchange(message) => self.on_exchange(now, from, message, out),
+            PeerMessage::Reap(message) => self.on_reap(now, from, message, out),
         }
     }
 
@@ -275,91 +283,6 @@ impl Node {
         out.push(Output::Respond { session, id, answer });
     }
 
-    fn on_disk(&mut self, now: Now, reply: DiskReply, out: &mut Vec<Output>) {
-        if self.life == Life::Stopped {
-            return;
-        }
-        match reply {
-            DiskReply::Applied { ticket, lsn, applied } => {
-                self.on_applied(now, ticket, lsn, applied, out);
-            }
-            DiskReply::Read { ticket, lsn, stored } => match self.desk.fetch_errand(ticket) {
-                Some(Errand::Operation(request)) => match stored {
-                    Stored::Absent => self.wait(now, lsn, Vigil::OwnRead(request, None), out),
-                    Stored::Present(record) => {
-                        self.wait(now, lsn, Vigil::OwnRead(request, Some(record)), out)
-                    }
-                    Stored::Lost => {
-                        let event = Event::Refused { from: self.id(), reason: PeerRefusal::Lost };
-                        self.tell(now, request, event, out);
-                    }
-                },
-                Some(Errand::Fetch { from, request }) => {
-                    if let Some((_, mut scope)) = self.any_scope(now, out) {
-                        replica::on_read(from, request, lsn, stored, &mut scope);
-                    }
-                }
-                Some(Errand::Replay(key)) => self.on_hint_read(now, key, stored, out),
-                Some(_) | None => {}
-            },
-            DiskReply::Removed { ticket, lsn, is_gone } => {
-                if let Some(Errand::DropHint(key)) = self.desk.fetch_errand(ticket) {
-                    self.on_hint_removed(now, key, lsn, is_gone, out);
-                }
-            }
-            DiskReply::MetaApplied { ticket, lsn } => match self.desk.fetch_errand(ticket) {
-                Some(Errand::Start(actor)) => self.wait(now, lsn, Vigil::Start(actor), out),
-                Some(Errand::Belief(token)) => self.wait(now, lsn, Vigil::Belief(token), out),
-                Some(Errand::Register(slot, holder, request)) => {
-                    self.wait(now, lsn, Vigil::Register(slot, holder, request), out);
-                }
-                Some(_) | None => {}
-            },
-            DiskReply::Sums { ticket, .. }
-            | DiskReply::Listed { ticket, .. }
-            | DiskReply::ReadMany { ticket, .. } => {
-                if let Some(Errand::Exchange(token)) = self.desk.fetch_errand(ticket) {
-                    self.on_exchange_reply(now, Token(token), reply, out);
-                }
-            }
-            DiskReply::Durable { through } => {
-                for vigil in self.desk.synced(through) {
-                    self.on_durable(now, vigil, out);
-                }
-            }
-        }
-    }
-
-    fn on_applied(&mut self, now: Now, ticket: Ticket, lsn: Lsn, applied: Applied, out: &mut Vec<Output>) {
-        let errand = self.desk.fetch_errand(ticket);
-        let is_amnesia = matches!(
-            applied,
-            Applied::Refused(Refusal::Amnesia)
-                | Applied::Adopted { amnesia: true, .. }
-                | Applied::Changed { amnesia: true, .. }
-        );
-        if is_amnesia {
-            self.author.doubt();
-        }
-        match errand {
-            Some(Errand::Operation(request)) => {
-                let is_logged = !matches!(applied, Applied::Refused(_));
-                self.tell(now, request, Event::Applied(applied), out);
-                if is_logged {
-                    self.wait(now, lsn, Vigil::OwnWrite(request), out);
-                }
-            }
-            Some(Errand::Replicate { from, request, actor }) => {
-                if let Some((_, mut scope)) = self.any_scope(now, out) {
-                    replica::on_replicated(from, request, actor, lsn, applied, &mut scope);
-                }
-            }
-            Some(Errand::Exchange(token)) => self.on_merged(now, Token(token), applied, out),
-            Some(errand @ Errand::Hint { .. }) => self.on_hint_kept(now, errand, lsn, applied, out),
-            Some(_) | None => {}
-        }
-    }
-
     fn wait(&mut self, now: Now, lsn: Lsn, vigil: Vigil, out: &mut Vec<Output>) {
         if let Some(vigil) = self.desk.wait(lsn, vigil) {
             self.on_durable(now, vigil, out);
@@ -369,8 +292,8 @@ impl Node {
     fn on_durable(&mut self, now: Now, vigil: Vigil, out: &mut Vec<Output>) {
         match vigil {
             Vigil::OwnWrite(request) => self.tell(now, request, Event::Logged, out),
-            Vigil::OwnRead(request, record) => {
-                let event = Event::Fetched { from: self.id(), record };
+            Vigil::OwnRead(request, reply) => {
+                let event = Event::Fetched { from: self.id(), reply };
                 self.tell(now, request, event, out);
             }
             Vigil::Start(actor) => {
@@ -388,6 +311,7 @@ impl Node {
                 self.membership.persisted(now, PersistToken(token), &mut effects);
                 self.carry_out(now, effects, out);
             }
+            Vigil::Reap(token) => self.on_reap_durable(now, token, out),
             Vigil::Register(..) | Vigil::Hinted { .. } | Vigil::DropHint(_) => {
                 self.on_hint_durable(now, vigil, out);
             }
@@ -411,6 +335,9 @@ impl Node {
         if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
             coordinator.tick(&mut scope);
         }
+        if now.monotonic >= self.next_reaping() {
+            self.tick_reaper(now, out);
+        }
         if now.monotonic >= self.next_hinting() {
             self.tick_hints(now, out);
         }
@@ -432,6 +359,7 @@ impl Node {
             Life::Running => {
                 self.life = Life::Stopping;
                 self.antientropy.halt();
+                self.reaper.halt();
                 let mut effects = Vec::new();
                 self.membership.say_goodbye(now, &mut effects);
                 self.carry_out(now, effects, out);
@@ -471,6 +399,7 @@ impl Node {
         let was_serving = self.is_serving();
         if matches!(self.life, Life::Starting | Life::Running) {
             self.antientropy.on_ring_change(now.monotonic, &view);
+            self.reaper.begin(now.monotonic);
         }
         self.view = Some(view);
         if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
@@ -537,6 +466,7 @@ impl Node {
             register: &mut self.register,
             hints: &mut self.hints,
             hint_config: &self.config.hints,
+            epochs: &mut self.epochs,
             doubts: &mut self.doubts,
             missed: &mut self.missed,
             out,

@@ -16,6 +16,7 @@ use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Level, Outcome, Request};
 use crate::protocol::wire::exchange::Exchange;
 use crate::protocol::wire::peer::PeerMessage;
+use crate::protocol::wire::reap::Reap;
 
 pub use line::{Line, Topic};
 pub(super) use telling::{Fate, Holding};
@@ -203,6 +204,29 @@ pub(super) fn show_message(message: &PeerMessage) -> String {
         PeerMessage::AskHints { slots } => format!("any hints of {} slots?", slots.len()),
         PeerMessage::NoHints { slots } => format!("no hints of {} slots", slots.len()),
         PeerMessage::Exchange(exchange) => show_exchange(exchange),
+        PeerMessage::Reap(reap) => show_reap(reap),
+    }
+}
+
+/// What the owners of a slot say to each other about forgetting deletions, in a few words.
+fn show_reap(reap: &Reap) -> String {
+    match reap {
+        Reap::Propose { slot, epoch, keys, .. } => {
+            let names: Vec<_> = keys.iter().map(|(key, _)| show_key(key)).collect();
+            format!("reap {} of slot {slot} in round {}?", names.join(" "), epoch.0)
+        }
+        Reap::Agreed { slot, epoch, equal, .. } => {
+            let held = equal.iter().filter(|equal| **equal).count();
+            format!("agreed to round {} of slot {slot}, {held} of {} held", epoch.0, equal.len())
+        }
+        Reap::Declined { slot, epoch, why } => {
+            format!("declined round {} of slot {slot}: {why:?}", epoch.0)
+        }
+        Reap::Commit { slot, epoch, removed, compacted, .. } => {
+            let names: Vec<_> = removed.iter().chain(compacted).map(|(key, _)| show_key(key)).collect();
+            format!("commit round {} of slot {slot}: {}", epoch.0, names.join(" "))
+        }
+        Reap::Done { slot, epoch } => format!("done with round {} of slot {slot}", epoch.0),
     }
 }
 

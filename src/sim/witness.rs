@@ -73,6 +73,7 @@ enum Asked {
     Read,
     Merge(Holding),
     Remove,
+    Compact,
     Put { birth: Birth, base: Option<Holding>, operation: OperationId },
 }
 
@@ -172,6 +173,7 @@ impl Witness {
                 let base = put.base.as_ref().map(Holding::of);
                 (ticket, key, Asked::Put { birth: Birth::from(put), base, operation: put.operation })
             }
+            DiskRequest::Update { ticket, key, change: Change::Compact(_), .. } => (ticket, key, Asked::Compact),
             DiskRequest::Remove { ticket, key, .. } => (ticket, key, Asked::Remove),
             // What exchanges look at shows when it is sent, and what they change comes as merges.
             DiskRequest::Meta { .. }
@@ -272,6 +274,16 @@ impl Witness {
                 }
                 return;
             }
+            // The one way in which a record that stays may forget.
+            (DiskReply::Applied { applied, .. }, Asked::Compact) => {
+                if let Applied::Changed { record, .. } = applied {
+                    replica.applied = Rc::new(Holding::of(record));
+                    replica.is_current = true;
+                    replica.since = now;
+                    watched.unsynced.push_back((lsn, key, replica.applied.clone()));
+                }
+                return;
+            }
             (DiskReply::Applied { applied, .. }, asked) => {
                 let (record, is_adopted) = match applied {
                     Applied::Changed { record, .. } | Applied::Unchanged { record } => (record, false),
@@ -284,7 +296,7 @@ impl Witness {
                     }
                 };
                 let (birth, sources) = match asked {
-                    Asked::Read | Asked::Remove => return,
+                    Asked::Read | Asked::Remove | Asked::Compact => return,
                     Asked::Merge(merged) => (None, vec![merged]),
                     Asked::Put { birth, base, .. } => {
                         ((!is_adopted).then_some(birth), base.into_iter().collect())

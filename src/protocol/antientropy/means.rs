@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::ledger::Ledger;
 use crate::protocol::causality::Record;
-use crate::protocol::id::NodeId;
+use crate::protocol::id::{NodeId, ReapEpoch};
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::exchange::{EXCHANGE_BYTES_MAX, Exchange, Item, PairDigest};
@@ -51,6 +51,8 @@ pub enum Ask {
         key: Bytes,
         /// The record.
         record: Record,
+        /// The reap epoch under which it was read.
+        epoch: ReapEpoch,
     },
 }
 

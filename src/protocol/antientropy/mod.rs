@@ -16,6 +16,7 @@ pub mod ledger;
 mod listing;
 pub mod means;
 mod pace;
+pub mod reaper;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -343,13 +344,13 @@ impl AntiEntropy {
         if let Some(answering) = self.answering.as_mut().filter(|answering| answering.leader() == from) {
             answering.heard(now);
         }
-        for Item { key, epoch: _, record } in items {
+        for Item { key, epoch, record } in items {
             if !common.has(Slot::of_key(&key)) || self.merging >= MERGES_MAX {
                 continue;
             }
             self.counts.keys_received += 1;
             self.merging += 1;
-            let ask = Ask::Merge { key: key.clone(), record: record.clone() };
+            let ask = Ask::Merge { key: key.clone(), record: record.clone(), epoch };
             let token = self.means(now, out).ask(ask);
             if let Some(walk) = self.walk.as_mut().filter(|walk| walk.fellow() == from) {
                 walk.note_received(token, key, record, now);

@@ -12,7 +12,7 @@ use ::bytes::Bytes;
 
 use super::means::Ask;
 use super::{AntiEntropy, Effect, Fellows};
-use crate::protocol::causality::{Applied, Change, Dot, OperationId, Put, Record, RecordHash};
+use crate::protocol::causality::{Age, Applied, Change, Dot, OperationId, Put, Record, RecordHash};
 use crate::protocol::config::{ExchangeConfig, Limits};
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, Place};
 use crate::protocol::ring::entry::{Entry, Name, Phase, Stage};
@@ -51,6 +51,7 @@ fn record(actor: u64, at: u64, bytes: usize) -> Record {
         value: Some(Bytes::from(vec![at as u8; bytes])),
         operation: OperationId { started: WallTime(1_000), nonce: at },
         base: None,
+        age: Age::default(),
         limits: Limits::default(),
     };
     match Record::apply(&Change::Put(put), None) {
@@ -97,7 +98,7 @@ impl Host {
     }
 
     fn put(&mut self, key: &Bytes, record: &Record) {
-        let change = Change::Merge { record: record.clone(), own: Actor(0) };
+        let change = Change::Merge { record: record.clone(), own: Actor(0), age: Age::default() };
         let slot = Slot::of_key(key);
         self.execute(DiskRequest::Update { ticket: Ticket(0), slot, key: key.clone(), change });
         // Everything is durable and in the store, so that listings meet both the store and what waits for it.
@@ -248,8 +249,9 @@ impl World {
                     let ticket = Ticket(host.ticket);
                     let mut effects = Vec::new();
                     match ask {
-                        Ask::Merge { key, record } => {
-                            let change = Change::Merge { record, own: Actor(0) };
+                        Ask::Merge { key, record, epoch } => {
+                            let age = Age { read: epoch, ..Age::default() };
+                            let change = Change::Merge { record, own: Actor(0), age };
                             let slot = Slot::of_key(&key);
                             let applied = if host.untrusted.contains(&slot) {
                                 Applied::Refused(crate::protocol::causality::Refusal::Lost)

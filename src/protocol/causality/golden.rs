@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use super::{
+use super::{Age, 
     Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, Operations, Put, Record, VersionVector,
 };
 use crate::protocol::codec;
@@ -47,6 +47,7 @@ fn put(context: &[Dot], dot: Dot, value: Option<&'static str>, number: u64) -> P
         value: value.map(Bytes::from),
         operation: OperationId { started: WallTime(1_000 * number), nonce: 0xabcd_0000 + number },
         base: Some(Record::default()),
+        age: Age::default(),
         limits: Limits::default(),
     }
 }

@@ -26,5 +26,5 @@ mod version_vector;
 pub use context::{ClusterSecret, ContextError, ContextToken};
 pub use dot::Dot;
 pub use operation::{OPERATION_LIFETIME, OPERATIONS_MAX, OperationId, OperationMark, Operations};
-pub use record::{Applied, Change, Put, Record, RecordHash, Refusal, Sibling};
+pub use record::{Age, Applied, Change, Compact, Put, Record, RecordHash, Refusal, Sibling};
 pub use version_vector::VersionVector;

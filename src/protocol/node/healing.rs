@@ -3,7 +3,7 @@
 use super::{Life, Node};
 use crate::protocol::antientropy::means::Ask;
 use crate::protocol::antientropy::{Effect, Fellows, Token};
-use crate::protocol::causality::{Applied, Change};
+use crate::protocol::causality::{Age, Applied, Change};
 use crate::protocol::id::{Incarnation, NodeId};
 use crate::protocol::membership::Membership;
 use crate::protocol::output::{Destination, Output};
@@ -57,7 +57,13 @@ impl Node {
     fn carry_out_exchange(&mut self, now: Now, effects: Vec<Effect>, out: &mut Vec<Output>) {
         for effect in effects {
             match effect {
-                Effect::Send { to, message } => {
+                Effect::Send { to, mut message } => {
+                    // Records go out in the same step in which they were read.
+                    if let Exchange::Records { items, .. } = &mut message {
+                        for item in items {
+                            item.epoch = self.epochs.durable(Slot::of_key(&item.key)).raised;
+                        }
+                    }
                     let to = Destination::Node { id: to, address: self.membership.address(to) };
                     out.push(Output::Send { to, message: PeerMessage::Exchange(message) });
                 }
@@ -69,6 +75,7 @@ impl Node {
                         self.author.observe(newest, now.wall);
                     }
                     let own = self.author.actor();
+                    let epochs = &self.epochs;
                     self.desk.ask(
                         Errand::Exchange(token.0),
                         |ticket| match ask {
@@ -79,12 +86,12 @@ impl Node {
                             Ask::Read { keys, bytes_max } => {
                                 DiskRequest::ReadMany { ticket, keys, bytes_max }
                             }
-                            Ask::Merge { key, record } => DiskRequest::Update {
-                                ticket,
-                                slot: Slot::of_key(&key),
-                                key,
-                                change: Change::Merge { record, own },
-                            },
+                            Ask::Merge { key, record, epoch } => {
+                                let slot = Slot::of_key(&key);
+                                let age = Age { read: epoch, committed: epochs.asked(slot).committed };
+                                let change = Change::Merge { record, own, age };
+                                DiskRequest::Update { ticket, slot, key, change }
+                            }
                         },
                         out,
                     );

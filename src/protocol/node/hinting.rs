@@ -8,6 +8,7 @@ use crate::protocol::id::{NodeId, RequestId};
 use crate::protocol::output::Output;
 use crate::protocol::replication::coordinator::Event;
 use crate::protocol::replication::desk::{Errand, Vigil};
+use crate::protocol::replication::scope::Stamped;
 use crate::protocol::replication::{hints, register};
 use crate::protocol::storage::op::{Lsn, Stored};
 use crate::protocol::time::{Moment, Now};
@@ -32,10 +33,10 @@ impl Node {
     /// A message about hints.
     pub(super) fn on_hinting(&mut self, now: Now, from: NodeId, message: PeerMessage, out: &mut Vec<Output>) {
         match message {
-            PeerMessage::Hint { request, digest, epoch: _, target, key, record } => {
+            PeerMessage::Hint { request, digest, epoch, target, key, record } => {
                 match self.scope(now, out) {
                     Some((_, mut scope)) => {
-                        hints::on_hint(from, request, digest, target, &key, record, &mut scope);
+                        hints::on_hint(from, request, digest, target, &key, Stamped { record, epoch }, &mut scope);
                     }
                     None => self.decline(from, request, out),
                 }

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::{Counts, Life, Node};
 use crate::protocol::antientropy::AntiEntropy;
+use crate::protocol::antientropy::reaper::Reaper;
 use crate::protocol::codec;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::{Actor, Incarnation, NodeId, Place};
@@ -22,6 +23,7 @@ use crate::protocol::replication::latency::Latency;
 use crate::protocol::replication::register::HintRegister;
 use crate::protocol::ring::entry::{Entry, Name, Phase};
 use crate::protocol::rng::Rng;
+use crate::protocol::storage::epochs::Epochs;
 use crate::protocol::storage::op::{DiskRequest, MetaKey};
 use crate::protocol::time::Now;
 
@@ -101,6 +103,7 @@ impl Node {
         let mut desk = Desk::default();
         desk.ask(Errand::Start(start.actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
         let membership = Membership::new(&config, own, recovered, rng.fork());
+        let epochs = Epochs::parse(meta).map_err(|error| StartError::Unreadable(error.to_string()))?;
         let antientropy = AntiEntropy::new(identity.node, &config.exchange, rng.fork());
         Ok(Node {
             life: Life::Starting,
@@ -112,6 +115,8 @@ impl Node {
             coordinator: Coordinator::new(&mut rng),
             antientropy,
             desk,
+            epochs,
+            reaper: Reaper::new(identity.node, &config.reap, rng.bits()),
             latency: Latency::default(),
             register: HintRegister::parse(meta).map_err(|error| StartError::Unreadable(error.to_string()))?,
             hints: Hints::default(),

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::*;
-use crate::protocol::causality::{OperationId, Record};
+use crate::protocol::causality::{Age, OperationId, Record};
 use crate::protocol::id::ReapEpoch;
+use crate::protocol::causality::Applied;
 use crate::protocol::ring::entry::Name;
+use crate::protocol::storage::op::{DiskReply, Stored};
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::rng::Rng;
 use crate::protocol::time::{Timestamp, WallTime};
@@ -89,12 +91,12 @@ impl Story {
                     }
                     DiskReply::MetaApplied { ticket, lsn }
                 }
-                DiskRequest::Update { ticket, key, change, .. } => {
+                DiskRequest::Update { ticket, slot, key, change } => {
                     let applied = Record::apply(&change, self.records.get(&key));
                     if let Applied::Changed { record, .. } = &applied {
                         self.records.insert(key, record.clone());
                     }
-                    DiskReply::Applied { ticket, lsn, applied }
+                    DiskReply::Applied { ticket, slot, lsn, applied }
                 }
                 DiskRequest::Remove { ticket, key, .. } => {
                     self.records.remove(&key);
@@ -333,6 +335,7 @@ fn a_record_that_knows_more_of_the_own_actor_costs_it_once() {
         value: None,
         operation: OperationId { started: WALL, nonce: 3 },
         base: Some(Record::default()),
+        age: Age::default(),
         limits: Default::default(),
     };
     let change = crate::protocol::causality::Change::Put(forgotten);

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
+use super::desk::Reply;
 use super::explain::Explain;
 use super::forward::{Forward, key_of, refusal};
 use super::get::{Get, check_key};
 use super::put::Put;
 use super::receiver::Receiver;
 use super::scope::{Origin, Scope};
-use crate::protocol::causality::{Applied, OPERATION_LIFETIME, Record};
+use crate::protocol::causality::{Applied, OPERATION_LIFETIME};
 use crate::protocol::id::{NodeId, RequestId};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
@@ -29,7 +30,7 @@ pub enum Event {
         /// The owner.
         from: NodeId,
         /// What it holds.
-        record: Option<Record>,
+        reply: Reply,
     },
     /// An owner has the record in its synced log.
     Stored {

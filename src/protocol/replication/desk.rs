@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::protocol::causality::Record;
-use crate::protocol::id::{Actor, NodeId, RequestId};
+use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId};
 use crate::protocol::output::Output;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::op::{DiskRequest, Lsn, Ticket};
@@ -14,8 +14,10 @@ use crate::protocol::time::Timestamp;
 /// Why a disk request was made, and so who gets the reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Errand {
-    /// An operation that this node coordinates.
+    /// An operation that this node coordinates changes the own store.
     Operation(RequestId),
+    /// It reads the own store; the slot of its key.
+    OwnRead(RequestId, Slot),
     /// A record that a coordinator sent.
     Replicate {
         /// The coordinator.
@@ -31,6 +33,8 @@ pub enum Errand {
         from: NodeId,
         /// Its number.
         request: RequestId,
+        /// The slot of the key.
+        slot: Slot,
     },
     /// A repair of this node's own replica; nobody waits.
     Repair,
@@ -40,6 +44,8 @@ pub enum Errand {
     Start(Actor),
     /// A belief of the membership: its token.
     Belief(u64),
+    /// A round of reaping: its token.
+    Reap(u64),
     /// A node that may keep hints of a slot is entered into the register, for this operation.
     Register(Slot, NodeId, RequestId),
     /// It is struck off again; nobody waits.
@@ -61,13 +67,24 @@ pub enum Errand {
     DropHint(Bytes),
 }
 
+/// What a replica holds of a key, and how its slot stood when that was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The record; `None` if the key is absent.
+    pub record: Option<Record>,
+    /// The reap epoch: raised.
+    pub raised: ReapEpoch,
+    /// The reap epoch: committed.
+    pub committed: ReapEpoch,
+}
+
 /// Who waits for the log to be synced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Vigil {
     /// An operation waits for its own write.
     OwnWrite(RequestId),
     /// An operation waits for what it read here.
-    OwnRead(RequestId, Option<Record>),
+    OwnRead(RequestId, Reply),
     /// A coordinator waits for a `Stored`.
     Stored {
         /// The coordinator.
@@ -84,12 +101,14 @@ pub enum Vigil {
         /// Its number.
         request: RequestId,
         /// What was read.
-        record: Option<Record>,
+        reply: Reply,
     },
     /// As in [`Errand::Start`].
     Start(Actor),
     /// As in [`Errand::Belief`].
     Belief(u64),
+    /// As in [`Errand::Reap`].
+    Reap(u64),
     /// As in [`Errand::Register`].
     Register(Slot, NodeId, RequestId),
     /// A coordinator waits for a `Hinted`.

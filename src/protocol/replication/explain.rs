@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::coordinator::{Event, Operation, Progress};
-use super::desk::Errand;
 use super::scope::{Origin, Scope};
 use crate::protocol::causality::Record;
 use crate::protocol::id::{NodeId, RequestId};
@@ -39,7 +38,7 @@ impl Explain {
         let (digest, owners) = (slot.digest, slot.read_set().to_vec());
         for node in owners.clone() {
             if node == scope.own {
-                scope.read(Errand::Operation(request), &key);
+                scope.read_own(request, &key);
             } else {
                 scope.send(node, PeerMessage::Fetch { request, digest, key: key.clone() });
             }
@@ -83,7 +82,7 @@ impl Explain {
 impl Operation for Explain {
     fn handle(&mut self, event: Event, scope: &mut Scope<'_>) -> Progress {
         match event {
-            Event::Fetched { from, record } => self.note(from, Ok(record), scope),
+            Event::Fetched { from, reply } => self.note(from, Ok(reply.record), scope),
             Event::Refused { from, reason } => {
                 let problem = match reason {
                     PeerRefusal::OtherRing(_) => {
@@ -92,7 +91,9 @@ impl Operation for Explain {
                     PeerRefusal::NotReady => Problem::new(Code::NotReady, "it is not serving"),
                     PeerRefusal::Overloaded => Problem::new(Code::Overloaded, "it is overloaded"),
                     PeerRefusal::DiskFull => Problem::new(Code::DiskFull, "its disk is nearly full"),
-                    PeerRefusal::Lost => Problem::new(Code::RecordLost, "its record is damaged"),
+                    PeerRefusal::Lost | PeerRefusal::Reaped => {
+                        Problem::new(Code::RecordLost, "its record is damaged")
+                    }
                 };
                 self.note(from, Err(problem), scope)
             }

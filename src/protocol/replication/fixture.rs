@@ -9,13 +9,13 @@ use bytes::Bytes;
 
 use super::author::Author;
 use super::coordinator::{Coordinator, Event};
-use super::desk::{Desk, Errand, Vigil};
+use super::desk::{Desk, Errand, Reply, Vigil};
 use super::hints::{self, Hints};
 use super::latency::Latency;
 use super::register::{self, HintRegister};
 use super::replica;
-use super::scope::{Origin, Peers, Scope};
-use crate::protocol::causality::{
+use super::scope::{Origin, Peers, Scope, Stamped};
+use crate::protocol::causality::{Age, 
     Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, OperationMark, Put, Record, Refusal,
 };
 use crate::protocol::config::{HintConfig, Limits, ReplicationConfig};
@@ -27,6 +27,7 @@ use crate::protocol::ring::replicas::Replicas;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::{RingView, SlotDigest};
 use crate::protocol::rng::Rng;
+use crate::protocol::storage::epochs::Epochs;
 use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored, Ticket};
 use crate::protocol::time::{Moment, Now, Timestamp, WallTime};
 use crate::protocol::wire::client::{
@@ -125,6 +126,7 @@ pub(super) struct Story {
     pub(super) register: HintRegister,
     pub(super) hints: Hints,
     pub(super) hint_config: HintConfig,
+    pub(super) epochs: Epochs,
     pub(super) doubts: Vec<NodeId>,
     pub(super) missed: Vec<(NodeId, Slot)>,
     pub(super) coordinator: Coordinator,
@@ -169,6 +171,7 @@ impl Story {
             register: HintRegister::default(),
             hints: Hints::default(),
             hint_config: HintConfig::default(),
+            epochs: Epochs::default(),
             doubts: Vec::new(),
             missed: Vec::new(),
             coordinator: Coordinator::new(&mut Rng::from_number(1)),
@@ -199,6 +202,7 @@ impl Story {
             register: &mut self.register,
             hints: &mut self.hints,
             hint_config: &self.hint_config,
+            epochs: &mut self.epochs,
             doubts: &mut self.doubts,
             missed: &mut self.missed,
             out: &mut out,
@@ -241,8 +245,9 @@ impl Story {
     /// A peer says something that only replication hears.
     pub(super) fn hear(&mut self, from: NodeId, message: PeerMessage) -> Vec<Output> {
         self.with_scope(|coordinator, scope| match message {
-            PeerMessage::Replicate { request, digest, actor, key, record, .. } => {
-                replica::on_replicate(from, request, digest, actor, &key, record, scope);
+            PeerMessage::Replicate { request, digest, epoch, actor, key, record } => {
+                let stamped = Stamped { record, epoch };
+                replica::on_replicate(from, request, digest, actor, &key, stamped, scope);
             }
             PeerMessage::Fetch { request, digest, key } => {
                 replica::on_fetch(from, request, digest, &key, scope)
@@ -250,8 +255,8 @@ impl Story {
             PeerMessage::Stored { request, .. } if Hints::is_replay(request) => {
                 hints::on_stored(from, request, scope);
             }
-            PeerMessage::Hint { request, digest, target, key, record, .. } => {
-                hints::on_hint(from, request, digest, target, &key, record, scope);
+            PeerMessage::Hint { request, digest, epoch, target, key, record } => {
+                hints::on_hint(from, request, digest, target, &key, Stamped { record, epoch }, scope);
             }
             PeerMessage::Hinted { request } => coordinator.handle(request, Event::Hinted(from), scope),
             PeerMessage::AskHints { slots } => hints::on_ask(from, slots, scope),
@@ -259,8 +264,9 @@ impl Story {
             PeerMessage::Stored { request, entry } => {
                 coordinator.handle(request, Event::Stored { from, entry }, scope);
             }
-            PeerMessage::Fetched { request, record, .. } => {
-                coordinator.handle(request, Event::Fetched { from, record }, scope);
+            PeerMessage::Fetched { request, raised, committed, record } => {
+                let reply = Reply { record, raised, committed };
+                coordinator.handle(request, Event::Fetched { from, reply }, scope);
             }
             PeerMessage::Refused { request, reason } => {
                 coordinator.handle(request, Event::Refused { from, reason }, scope);
@@ -290,7 +296,7 @@ impl Story {
 
     fn submit(&mut self, request: DiskRequest) -> DiskReply {
         match request {
-            DiskRequest::Update { ticket, key, change, .. } => {
+            DiskRequest::Update { ticket, slot, key, change } => {
                 let mut applied = if self.lost.contains(&key) {
                     Applied::Refused(Refusal::Lost)
                 } else {
@@ -306,7 +312,7 @@ impl Story {
                     self.log.0 += 1;
                     self.positions.insert(key.clone(), self.log);
                 }
-                DiskReply::Applied { ticket, lsn: self.position(&key), applied }
+                DiskReply::Applied { ticket, slot, lsn: self.position(&key), applied }
             }
             DiskRequest::Read { ticket, key, .. } => {
                 let stored = match self.disk.get(&key) {
@@ -343,7 +349,7 @@ impl Story {
     fn on_disk(&mut self, reply: DiskReply) -> Vec<Output> {
         let mut ready = Vec::new();
         let mut out = match reply {
-            DiskReply::Applied { ticket, lsn, applied } => match self.errand(ticket) {
+            DiskReply::Applied { ticket, lsn, applied, .. } => match self.errand(ticket) {
                 Errand::Operation(request) => {
                     let is_logged = !matches!(applied, Applied::Refused(_));
                     if is_logged {
@@ -362,19 +368,21 @@ impl Story {
                 _ => Vec::new(),
             },
             DiskReply::Read { ticket, lsn, stored } => match self.errand(ticket) {
-                Errand::Operation(request) => match stored {
+                Errand::OwnRead(request, slot) => match stored {
                     Stored::Lost => self.with_scope(|coordinator, scope| {
                         let event = Event::Refused { from: OWN, reason: PeerRefusal::Lost };
                         coordinator.handle(request, event, scope);
                     }),
                     Stored::Absent | Stored::Present(_) => {
                         let record = if let Stored::Present(record) = stored { Some(record) } else { None };
-                        ready.extend(self.desk.wait(lsn, Vigil::OwnRead(request, record)));
+                        let mut reply = Reply::default();
+                        self.with_scope(|_, scope| reply = scope.reply(slot, record));
+                        ready.extend(self.desk.wait(lsn, Vigil::OwnRead(request, reply)));
                         Vec::new()
                     }
                 },
-                Errand::Fetch { from, request } => self.with_scope(|_, scope| {
-                    replica::on_read(from, request, lsn, stored, scope);
+                Errand::Fetch { from, request, slot } => self.with_scope(|_, scope| {
+                    replica::on_read(from, request, slot, lsn, stored, scope);
                 }),
                 Errand::Replay(key) => self.with_scope(|_, scope| hints::on_read(key, stored, scope)),
                 _ => Vec::new(),
@@ -405,8 +413,8 @@ impl Story {
                 }
                 Vigil::Hinted { .. } | Vigil::DropHint(_) => hints::on_durable(vigil, scope),
                 Vigil::OwnWrite(request) => coordinator.handle(request, Event::Logged, scope),
-                Vigil::OwnRead(request, record) => {
-                    coordinator.handle(request, Event::Fetched { from: OWN, record }, scope);
+                Vigil::OwnRead(request, reply) => {
+                    coordinator.handle(request, Event::Fetched { from: OWN, reply }, scope);
                 }
                 vigil => replica::on_durable(vigil, scope),
             }));
@@ -607,6 +615,7 @@ fn write_on(before: Option<&Record>, at: u64, value: Option<&'static str>) -> Re
         value: value.map(|value| Bytes::from_static(value.as_bytes())),
         operation: OperationId { started: WallTime(WALL.0 - 1_000), nonce: 1_000_000 + at },
         base: Some(Record::default()),
+        age: Age::default(),
         limits: Limits::default(),
     });
     match Record::apply(&change, before) {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::desk::Errand;
+use super::desk::Reply;
 use super::quorum::{Quorum, Verdict};
 use super::scope::Scope;
 use crate::protocol::causality::Record;
-use crate::protocol::id::{NodeId, RequestId};
+use crate::protocol::id::{NodeId, ReapEpoch, RequestId};
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Code, Level, Problem};
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
@@ -22,7 +22,9 @@ pub(super) struct Gather {
     quorum: Quorum,
     /// Who was asked, and when first.
     asked: Vec<(NodeId, Moment)>,
-    replies: Vec<(NodeId, Option<Record>)>,
+    replies: Vec<(NodeId, Reply)>,
+    /// Who replied from before a round of reaping that another one has completed.
+    outdated: Vec<NodeId>,
     hedge_at: Moment,
     resend_at: Moment,
     pause: Duration,
@@ -37,6 +39,8 @@ pub(super) struct Gathered {
     pub(super) replies: Vec<NodeId>,
     /// Who replied with less than the merged record.
     pub(super) stale: Vec<NodeId>,
+    /// The reap epoch under which all of it was read: the least of all repliers.
+    pub(super) epoch: ReapEpoch,
 }
 
 impl Gather {
@@ -59,6 +63,7 @@ impl Gather {
             quorum,
             asked: Vec::new(),
             replies: Vec::new(),
+            outdated: Vec::new(),
             hedge_at: now + scope.latency.p95().max(scope.config.hedge_min),
             resend_at: now + scope.config.resend_after,
             pause: scope.config.resend_after,
@@ -68,12 +73,7 @@ impl Gather {
     }
 
     /// An owner replied. Who was not asked is not heard.
-    pub(super) fn on_reply(
-        &mut self,
-        from: NodeId,
-        record: Option<Record>,
-        scope: &mut Scope<'_>,
-    ) -> Verdict {
+    pub(super) fn on_reply(&mut self, from: NodeId, reply: Reply, scope: &mut Scope<'_>) -> Verdict {
         let asked = self.asked.iter().find(|(node, _)| *node == from);
         if let Some((_, at)) = asked
             && !self.replies.iter().any(|(node, _)| *node == from)
@@ -81,10 +81,29 @@ impl Gather {
             if from != scope.own {
                 scope.latency.note(scope.now.monotonic.since(*at));
             }
-            self.replies.push((from, record));
+            self.replies.push((from, reply));
             self.quorum.accept(from);
+            self.drop_outdated(scope);
         }
         self.quorum.verdict()
+    }
+
+    /// A reply that was read before its owner raised the epoch, beside one of an owner that has completed that round, may
+    /// hold a value whose deletion everybody has forgotten. It is asked for again, once: an owner that still replies
+    /// from before that round has lost what it promised.
+    fn drop_outdated(&mut self, scope: &mut Scope<'_>) {
+        let committed = self.replies.iter().map(|(_, reply)| reply.committed).max().unwrap_or_default();
+        let outdated: Vec<NodeId> =
+            self.replies.extract_if(.., |(_, reply)| reply.raised < committed).map(|(node, _)| node).collect();
+        for node in outdated {
+            self.quorum.withdraw(node);
+            if self.outdated.contains(&node) {
+                self.quorum.decline(node);
+            } else {
+                self.outdated.push(node);
+                self.ask(node, scope);
+            }
+        }
     }
 
     /// An owner refused. What it has lost it will not find within this request; everything else may pass.
@@ -148,11 +167,14 @@ impl Gather {
 
     /// Merges what came.
     pub(super) fn finish(&mut self) -> Gathered {
-        let mut replies = std::mem::take(&mut self.replies);
+        let replies = std::mem::take(&mut self.replies);
         let names = replies.iter().map(|(node, _)| *node).collect();
+        let epoch = replies.iter().map(|(_, reply)| reply.raised).min().unwrap_or_default();
+        let mut replies: Vec<(NodeId, Option<Record>)> =
+            replies.into_iter().map(|(node, reply)| (node, reply.record)).collect();
         // The first record that there is grows into the merged one, so that equal replies cost no copy.
         let Some(first) = replies.iter().position(|(_, record)| record.is_some()) else {
-            return Gathered { record: None, replies: names, stale: Vec::new() };
+            return Gathered { record: None, replies: names, stale: Vec::new(), epoch };
         };
         let (first, mut merged) = replies.swap_remove(first);
         let mut has_grown = false;
@@ -163,7 +185,7 @@ impl Gather {
         }
         let behind = replies.iter().filter(|(_, record)| *record != merged).map(|(node, _)| *node);
         let stale = has_grown.then_some(first).into_iter().chain(behind).collect();
-        Gathered { record: merged, replies: names, stale }
+        Gathered { record: merged, replies: names, stale, epoch }
     }
 
     fn was_asked(&self, node: NodeId) -> bool {
@@ -183,7 +205,7 @@ impl Gather {
 
     fn ask(&self, node: NodeId, scope: &mut Scope<'_>) {
         if node == scope.own {
-            scope.read(Errand::Operation(self.request), &self.key);
+            scope.read_own(self.request, &self.key);
         } else {
             let digest = scope.slot_of(&self.key).digest;
             scope.send(node, PeerMessage::Fetch { request: self.request, digest, key: self.key.clone() });

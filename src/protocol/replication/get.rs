@@ -8,9 +8,9 @@ use super::coordinator::{Event, Operation, Progress};
 use super::desk::Errand;
 use super::gather::{Gather, Gathered};
 use super::quorum::{Quorum, Verdict};
-use super::scope::{Origin, Scope};
-use crate::protocol::causality::{Applied, Change, Record, Sibling};
-use crate::protocol::id::{Actor, NodeId, RequestId};
+use super::scope::{Origin, Scope, Stamped};
+use crate::protocol::causality::{Applied, Record, Refusal, Sibling};
+use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId};
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Code, Level, Problem, Read, ReadAnswer};
 use crate::protocol::wire::peer::PeerRefusal;
@@ -34,6 +34,8 @@ enum State {
     /// The merged record is known and being written back.
     WritingBack {
         record: Record,
+        /// Under which it was read.
+        epoch: ReapEpoch,
         replies: Vec<NodeId>,
         /// The actor whose entry the owners state with their acknowledgements.
         actor: Actor,
@@ -62,7 +64,7 @@ impl Get {
     }
 
     fn gathered(&mut self, gathered: Gathered, scope: &mut Scope<'_>) -> Progress {
-        let Gathered { record, replies, stale } = gathered;
+        let Gathered { record, replies, stale, epoch } = gathered;
         let Some(record) = record else { return self.show(None, replies, scope) };
         if self.ask.atomic {
             let mut holders = Quorum::of_writes(&scope.slot_of(&self.ask.key), Level::Majority);
@@ -71,12 +73,13 @@ impl Get {
             }
             if holders.verdict() != Verdict::Reached {
                 if holders.silent().any(|node| node == scope.own) {
-                    let change = Change::Merge { record: record.clone(), own: scope.author.actor() };
+                    let change = scope.merge(&self.ask.key, Stamped { record: record.clone(), epoch });
                     scope.update(Errand::Operation(self.request), &self.ask.key, change);
                 }
                 let pause = scope.config.resend_after;
                 self.state = State::WritingBack {
                     record,
+                    epoch,
                     replies,
                     actor: scope.author.actor(),
                     holders,
@@ -88,17 +91,17 @@ impl Get {
             }
         }
         for node in stale {
-            scope.repair(node, &self.ask.key, &record);
+            scope.repair(node, &self.ask.key, &record, epoch);
         }
         self.show(Some(&record), replies, scope)
     }
 
     /// Sends the merged record to every other owner that is not known to hold it.
     fn write_back(&self, scope: &mut Scope<'_>) {
-        let State::WritingBack { record, actor, holders, .. } = &self.state else { return };
+        let State::WritingBack { record, epoch, actor, holders, .. } = &self.state else { return };
         for node in holders.silent() {
             if node != scope.own && scope.can_reach(node) {
-                scope.replicate(node, self.request, *actor, &self.ask.key, record);
+                scope.replicate(node, self.request, *actor, &self.ask.key, record, *epoch);
             }
         }
     }
@@ -184,8 +187,8 @@ impl Get {
 impl Operation for Get {
     fn handle(&mut self, event: Event, scope: &mut Scope<'_>) -> Progress {
         match (&mut self.state, event) {
-            (State::Gathering(gather), Event::Fetched { from, record }) => {
-                let verdict = gather.on_reply(from, record, scope);
+            (State::Gathering(gather), Event::Fetched { from, reply }) => {
+                let verdict = gather.on_reply(from, reply, scope);
                 self.judge(verdict, scope)
             }
             (State::Gathering(gather), Event::Refused { from, reason }) => {
@@ -199,6 +202,17 @@ impl Operation for Get {
             (State::WritingBack { .. }, Event::Logged) => {
                 let own = scope.own;
                 self.held_by(own, scope)
+            }
+            // What was read is older than a round of reaping that has completed since: it may not be shown any more.
+            (State::WritingBack { .. }, Event::Applied(Applied::Refused(Refusal::Reaped)))
+            | (State::WritingBack { .. }, Event::Refused { reason: PeerRefusal::Reaped, .. }) => {
+                match Gather::start(self.request, &self.ask.key, self.ask.r, scope) {
+                    Ok(gather) => {
+                        self.state = State::Gathering(gather);
+                        Progress::Pending
+                    }
+                    Err(problem) => self.fail(problem, scope),
+                }
             }
             (State::WritingBack { .. }, Event::Applied(Applied::Refused(_))) => {
                 let own = scope.own;

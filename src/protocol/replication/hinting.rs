@@ -46,6 +46,8 @@ pub(super) struct Hint<'a> {
     pub(super) request: RequestId,
     pub(super) key: &'a bytes::Bytes,
     pub(super) record: &'a Record,
+    /// Under which it was read from a store.
+    pub(super) epoch: ReapEpoch,
 }
 
 impl Hinting {
@@ -142,7 +144,7 @@ fn send(place: &Place, hint: &Hint<'_>, scope: &mut Scope<'_>) {
     let message = PeerMessage::Hint {
         request: hint.request,
         digest: scope.slot_of(hint.key).digest,
-        epoch: ReapEpoch::default(),
+        epoch: hint.epoch,
         target: place.target,
         key: hint.key.clone(),
         record: hint.record.clone(),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::desk::{Errand, Vigil};
-use super::scope::Scope;
-use crate::protocol::causality::{Applied, Change, Record, RecordHash, Refusal};
+use super::scope::{Scope, Stamped};
+use crate::protocol::causality::{Applied, RecordHash, Refusal};
 use crate::protocol::config::HintConfig;
 use crate::protocol::id::{NodeId, ReapEpoch, RequestId};
 use crate::protocol::ring::slot::Slot;
@@ -167,16 +167,16 @@ pub fn on_hint(
     digest: SlotDigest,
     target: NodeId,
     key: &Bytes,
-    record: Record,
+    stamped: Stamped,
     scope: &mut Scope<'_>,
 ) {
     let slot = scope.slot_of(key);
-    let bytes = key.len() as u64 + record.encoded_len() + OVERHEAD;
+    let bytes = key.len() as u64 + stamped.record.encoded_len() + OVERHEAD;
     let reason = if slot.digest != digest || slot.is_owner(scope.own) {
         let entries = slot.read_set().iter().filter_map(|node| scope.peers.entry(*node)).collect();
         PeerRefusal::OtherRing(entries)
     } else if scope.hints.has_room(target, bytes, scope.hint_config) {
-        let change = Change::Merge { record, own: scope.author.actor() };
+        let change = scope.merge(key, stamped);
         return scope.update(Errand::Hint { from, request, target, key: key.clone() }, key, change);
     } else {
         PeerRefusal::Overloaded

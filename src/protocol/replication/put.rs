@@ -13,7 +13,7 @@ use super::scope::{Origin, Scope};
 use crate::protocol::causality::{
     Applied, Change, ContextError, Dot, OPERATION_LIFETIME, Put as Update, Record, Refusal, VersionVector,
 };
-use crate::protocol::id::{Actor, NodeId, RequestId};
+use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId};
 use crate::protocol::output::{Notice, Output};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
@@ -63,6 +63,8 @@ enum State {
     /// The record is on its way to the owners' logs.
     Replicating {
         record: Record,
+        /// Under which it was read from the own store.
+        epoch: ReapEpoch,
         dot: Dot,
         /// The actor whose entry the owners state with their acknowledgements.
         actor: Actor,
@@ -87,7 +89,7 @@ impl Put {
                 Gather::start(request, &write.key, Level::Majority, scope)
                     .map(|gather| State::Gathering { gather, context })
             } else {
-                execute(request, &write, context, None, scope)
+                return execute(request, &write, context, None, ReapEpoch::default(), scope);
             };
             state.map_err(|problem| (Outcome::NotApplied, problem))
         });
@@ -131,12 +133,7 @@ impl Put {
                 "the operation is said to start in the future; operation ids carry the time that nodes tell";
             return Err(refused(Problem::new(Code::BadRequest, message)));
         }
-        // Records have forgotten by now whether an earlier attempt came through.
-        if write.attempt > 1 && node_time > write.operation.started.plus(OPERATION_LIFETIME) {
-            let message = "the operation started more than 60 s ago, so nobody remembers its earlier attempts; read the key \
-                           to see whether it was done";
-            return Err((Outcome::Unknown, Problem::new(Code::OperationExpired, message)));
-        }
+        check_memory(write, scope)?;
         let slot = scope.slot_of(&write.key);
         let quorum = Quorum::of_writes(&slot, write.w);
         if !could_commit(&quorum, write, scope) {
@@ -152,24 +149,33 @@ impl Put {
         mut context: VersionVector,
         scope: &mut Scope<'_>,
     ) -> Progress {
-        let Gathered { record, .. } = gathered;
+        let Gathered { record, epoch, .. } = gathered;
         if self.write.value.is_none() && self.write.context.is_none() {
             // Also where there is nothing to delete a tombstone is written: it carries the mark of the operation. Without
             // it another attempt, one that waited in a paused node or went another way, would find no trace of this one
             // and delete what was written after the client had its answer.
             context = record.as_ref().map(|record| record.context().clone()).unwrap_or_default();
         }
-        self.execute(context, record, scope)
+        self.execute(context, record, epoch, scope)
     }
 
     /// The own disk executes the write, knowing what a majority holds, or that no majority can be asked.
-    fn execute(&mut self, context: VersionVector, base: Option<Record>, scope: &mut Scope<'_>) -> Progress {
-        match execute(self.request, &self.write, context, Some(base.unwrap_or_default()), scope) {
+    fn execute(
+        &mut self,
+        context: VersionVector,
+        base: Option<Record>,
+        epoch: ReapEpoch,
+        scope: &mut Scope<'_>,
+    ) -> Progress {
+        match execute(self.request, &self.write, context, Some(base.unwrap_or_default()), epoch, scope) {
             Ok(state) => {
                 self.state = state;
                 Progress::Pending
             }
-            Err(problem) => self.refuse(problem, scope),
+            Err((outcome, problem)) => {
+                scope.answer(self.origin, Answer::Written(failed(outcome, None, problem)));
+                Progress::Done
+            }
         }
     }
 
@@ -184,14 +190,14 @@ impl Put {
                 self.state = State::Gathering { gather, context };
                 Progress::Pending
             }
-            Err(_) => self.execute(context, None, scope),
+            Err(_) => self.execute(context, None, ReapEpoch::default(), scope),
         }
     }
 
     /// The own disk executed the change, for which `issued` had been issued.
     fn applied(&mut self, applied: Applied, issued: Dot, scope: &mut Scope<'_>) -> Progress {
         let (record, dot) = match applied {
-            Applied::Refused(Refusal::Behind) => return self.catch_up(scope),
+            Applied::Refused(Refusal::Behind | Refusal::Reaped) => return self.catch_up(scope),
             Applied::Refused(refusal) => return self.refuse(problem_of(refusal), scope),
             Applied::Adopted { record, dot, .. } => (record, dot),
             Applied::Changed { record, .. } | Applied::Unchanged { record } => (record, issued),
@@ -200,6 +206,7 @@ impl Put {
         let pause = scope.config.resend_after;
         self.state = State::Replicating {
             record,
+            epoch: scope.stamp(Slot::of_key(&self.write.key)),
             dot,
             actor: issued.actor,
             holders,
@@ -217,8 +224,8 @@ impl Put {
         scope: &mut Scope<'_>,
         act: impl FnOnce(&mut Hinting, &Quorum, &Hint<'_>, &mut Scope<'_>),
     ) {
-        let State::Replicating { record, holders, .. } = &self.state else { return };
-        let hint = Hint { request: self.request, key: &self.write.key, record };
+        let State::Replicating { record, epoch, holders, .. } = &self.state else { return };
+        let hint = Hint { request: self.request, key: &self.write.key, record, epoch: *epoch };
         act(&mut self.hinting, holders, &hint, scope);
     }
 
@@ -235,10 +242,10 @@ impl Put {
 
     /// Sends the record to every owner that can be reached and has not acknowledged it.
     fn fan_out(&self, scope: &mut Scope<'_>) {
-        let State::Replicating { record, actor, holders, .. } = &self.state else { return };
+        let State::Replicating { record, epoch, actor, holders, .. } = &self.state else { return };
         for node in holders.silent() {
             if node != scope.own && scope.can_reach(node) {
-                scope.replicate(node, self.request, *actor, &self.write.key, record);
+                scope.replicate(node, self.request, *actor, &self.write.key, record, *epoch);
             } else if node != scope.own {
                 scope.miss(node, &self.write.key);
             }
@@ -318,7 +325,7 @@ impl Put {
             }
             Verdict::Impossible if self.write.attempt == 1 && self.write.context.is_some() => {
                 let context = std::mem::take(context);
-                self.execute(context, None, scope)
+                self.execute(context, None, ReapEpoch::default(), scope)
             }
             Verdict::Impossible => {
                 let problem = gather.problem(scope);
@@ -383,8 +390,8 @@ impl Put {
 impl Operation for Put {
     fn handle(&mut self, event: Event, scope: &mut Scope<'_>) -> Progress {
         match (&mut self.state, event) {
-            (State::Gathering { gather, .. }, Event::Fetched { from, record }) => {
-                let verdict = gather.on_reply(from, record, scope);
+            (State::Gathering { gather, .. }, Event::Fetched { from, reply }) => {
+                let verdict = gather.on_reply(from, reply, scope);
                 self.judge(verdict, scope)
             }
             (State::Gathering { gather, .. }, Event::Refused { from, reason }) => {
@@ -407,6 +414,18 @@ impl Operation for Put {
                 #[cfg(test)]
                 let proves = proves || planted::is(Planted::AckUnchecked);
                 if proves { self.held_by(from, scope) } else { Progress::Pending }
+            }
+            // The record in hand is older than a round of reaping that an owner has completed since; the own store is not.
+            (State::Replicating { .. }, Event::Refused { reason: PeerRefusal::Reaped, .. }) => {
+                scope.read_own(self.request, &self.write.key);
+                Progress::Pending
+            }
+            (State::Replicating { record, epoch, .. }, Event::Fetched { reply, .. }) => {
+                if let Some(newer) = reply.record {
+                    (*record, *epoch) = (newer, reply.raised);
+                    self.fan_out(scope);
+                }
+                Progress::Pending
             }
             (State::Replicating { .. }, Event::Registered(holder)) => {
                 self.hint(scope, |hinting, _, hint, scope| hinting.on_registered(holder, hint, scope));
@@ -463,6 +482,20 @@ fn could_commit(quorum: &Quorum, write: &Write, scope: &Scope<'_>) -> bool {
     quorum.could_be_reached(|node| scope.can_reach(node) || spare.replace(spare.get().saturating_sub(1)) > 0)
 }
 
+/// A retry must find its earlier attempts. Whoever may have forgotten them cannot execute it: neither a minute later nor
+/// after the key was reaped, whatever the clocks say.
+fn check_memory(write: &Write, scope: &Scope<'_>) -> Result<(), (Outcome, Problem)> {
+    let started = write.operation.started;
+    let is_expired = scope.node_time() > started.plus(OPERATION_LIFETIME);
+    let is_reaped = started < scope.epochs.asked(Slot::of_key(&write.key)).forgotten;
+    if write.attempt > 1 && (is_expired || is_reaped) {
+        let message = "the operation started more than 60 s ago, so nobody remembers its earlier attempts; read the key to \
+                       see whether it was done";
+        return Err((Outcome::Unknown, Problem::new(Code::OperationExpired, message)));
+    }
+    Ok(())
+}
+
 /// Issues the dot and hands the change to the own disk, in one step: puts of one key must be executed in the order of
 /// their dots.
 fn execute(
@@ -470,15 +503,18 @@ fn execute(
     write: &Write,
     context: VersionVector,
     base: Option<Record>,
+    epoch: ReapEpoch,
     scope: &mut Scope<'_>,
-) -> Result<State, Problem> {
+) -> Result<State, (Outcome, Problem)> {
+    check_memory(write, scope)?;
     let Some(dot) = scope.author.issue(scope.now.wall) else {
         let message = "the node is taking a new actor and issues no writes for the moment; try again";
-        return Err(Problem::new(Code::NotReady, message));
+        return Err((Outcome::NotApplied, Problem::new(Code::NotReady, message)));
     };
     scope.out.push(Output::Notice(Notice::Issued(dot)));
     let (value, operation, limits) = (write.value.clone(), write.operation, *scope.limits);
-    let update = Update { context, dot, value, operation, base, limits };
+    let age = scope.age(&write.key, epoch);
+    let update = Update { context, dot, value, operation, base, age, limits };
     scope.update(Errand::Operation(request), &write.key, Change::Put(update));
     Ok(State::Applying { issued: dot })
 }
@@ -503,7 +539,7 @@ fn problem_of(refusal: Refusal) -> Problem {
         Refusal::ContextTooLong(_) => Code::ContextTooLong,
         Refusal::DiskFull => Code::DiskFull,
         Refusal::Overloaded => Code::Overloaded,
-        Refusal::Amnesia | Refusal::Behind => Code::NotReady,
+        Refusal::Amnesia | Refusal::Behind | Refusal::Reaped => Code::NotReady,
         Refusal::Lost => Code::RecordLost,
     };
     Problem::new(code, refusal.to_string())

@@ -62,6 +62,11 @@ impl Quorum {
         }
     }
 
+    /// Takes an agreement back: it turned out not to count.
+    pub fn withdraw(&mut self, node: NodeId) {
+        self.accepted.retain(|accepted| *accepted != node);
+    }
+
     /// Counts a refusal, unless the node has agreed before.
     pub fn decline(&mut self, node: NodeId) {
         if self.is_member(node) && !self.accepted.contains(&node) && !self.declined.contains(&node) {

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 
-use super::desk::{Errand, Vigil};
-use super::scope::Scope;
-use crate::protocol::causality::{Applied, Change, Record, Refusal};
+use super::desk::{Errand, Reply, Vigil};
+use super::scope::{Scope, Stamped};
+use crate::protocol::causality::{Applied, Refusal};
 use crate::protocol::id::{Actor, NodeId, RequestId};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
 use crate::protocol::ring::entry::Entry;
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::SlotDigest;
 use crate::protocol::storage::op::{Lsn, Stored};
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
@@ -21,16 +22,16 @@ pub fn on_replicate(
     digest: SlotDigest,
     actor: Actor,
     key: &Bytes,
-    record: Record,
+    stamped: Stamped,
     scope: &mut Scope<'_>,
 ) {
     if let Err(reason) = agree(digest, key, scope) {
         return scope.send(from, PeerMessage::Refused { request, reason });
     }
-    if let Some(newest) = record.siblings().iter().map(|sibling| sibling.dot.at).max() {
+    if let Some(newest) = stamped.record.siblings().iter().map(|sibling| sibling.dot.at).max() {
         scope.author.observe(newest, scope.now.wall);
     }
-    let change = Change::Merge { record, own: scope.author.actor() };
+    let change = scope.merge(key, stamped);
     scope.update(Errand::Replicate { from, request, actor }, key, change);
 }
 
@@ -51,6 +52,7 @@ pub fn on_replicated(
             let reason = match refusal {
                 Refusal::DiskFull => PeerRefusal::DiskFull,
                 Refusal::Overloaded => PeerRefusal::Overloaded,
+                Refusal::Reaped => PeerRefusal::Reaped,
                 _ => PeerRefusal::Lost,
             };
             return scope.send(from, PeerMessage::Refused { request, reason });
@@ -68,20 +70,28 @@ pub fn on_replicated(
 /// A coordinator asked for a record.
 pub fn on_fetch(from: NodeId, request: RequestId, digest: SlotDigest, key: &Bytes, scope: &mut Scope<'_>) {
     match agree(digest, key, scope) {
-        Ok(()) => scope.read(Errand::Fetch { from, request }, key),
+        Ok(()) => scope.read(Errand::Fetch { from, request, slot: Slot::of_key(key) }, key),
         Err(reason) => scope.send(from, PeerMessage::Refused { request, reason }),
     }
 }
 
 /// The own disk found the record: it is answered as it stood, once that is durable. What was read never un-happens.
-pub fn on_read(from: NodeId, request: RequestId, lsn: Lsn, stored: Stored, scope: &mut Scope<'_>) {
+pub fn on_read(
+    from: NodeId,
+    request: RequestId,
+    slot: Slot,
+    lsn: Lsn,
+    stored: Stored,
+    scope: &mut Scope<'_>,
+) {
     let record = match stored {
         Stored::Absent => None,
         Stored::Present(record) => Some(record),
         // A lost record is no reply, never *absent*.
         Stored::Lost => return scope.send(from, PeerMessage::Refused { request, reason: PeerRefusal::Lost }),
     };
-    if let Some(vigil) = scope.desk.wait(lsn, Vigil::Fetched { to: from, request, record }) {
+    let reply = scope.reply(slot, record);
+    if let Some(vigil) = scope.desk.wait(lsn, Vigil::Fetched { to: from, request, reply }) {
         on_durable(vigil, scope);
     }
 }
@@ -90,14 +100,8 @@ pub fn on_read(from: NodeId, request: RequestId, lsn: Lsn, stored: Stored, scope
 pub fn on_durable(vigil: Vigil, scope: &mut Scope<'_>) {
     match vigil {
         Vigil::Stored { to, request, entry } => scope.send(to, PeerMessage::Stored { request, entry }),
-        Vigil::Fetched { to, request, record } => {
-            let message = PeerMessage::Fetched {
-                request,
-                raised: Default::default(),
-                committed: Default::default(),
-                record,
-            };
-            scope.send(to, message);
+        Vigil::Fetched { to, request, reply: Reply { record, raised, committed } } => {
+            scope.send(to, PeerMessage::Fetched { request, raised, committed, record });
         }
         _ => {}
     }

@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::author::Author;
-use super::desk::{Desk, Errand};
+use super::desk::{Desk, Errand, Reply};
 use super::hints::Hints;
 use super::latency::Latency;
 use super::register::HintRegister;
-use crate::protocol::causality::{Change, ClusterSecret, ContextToken, Record};
+use crate::protocol::causality::{Age, Change, ClusterSecret, ContextToken, Record};
 use crate::protocol::config::{CLOCK_SKEW_MAX, HintConfig, Limits, ReplicationConfig};
 use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId, SessionId};
 use crate::protocol::output::{Destination, Output};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::{RingView, SlotView};
+use crate::protocol::storage::epochs::Epochs;
 use crate::protocol::storage::op::DiskRequest;
 use crate::protocol::time::{Now, WallTime};
 use crate::protocol::wire::client::{Answer, Code, Problem};
@@ -54,6 +55,15 @@ pub enum Origin {
     },
 }
 
+/// A record, and the reap epoch under which it was read from a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamped {
+    /// The record.
+    pub record: Record,
+    /// The epoch: *raised*, at whoever read it, when it did.
+    pub epoch: ReapEpoch,
+}
+
 /// What an operation may use of the node that runs it, for the time of one input.
 pub struct Scope<'a> {
     /// The time of the input.
@@ -84,6 +94,8 @@ pub struct Scope<'a> {
     pub hint_config: &'a HintConfig,
     /// Nodes that did not answer in time: the membership looks after them at once.
     pub doubts: &'a mut Vec<NodeId>,
+    /// Which rounds of reaping its slots have gone through.
+    pub epochs: &'a mut Epochs,
     /// Owners that a write could not be sent to, and its slot: an exchange sees to them.
     pub missed: &'a mut Vec<(NodeId, Slot)>,
     /// Where outputs go.
@@ -162,8 +174,8 @@ impl Scope<'_> {
         }
     }
 
-    /// Sends a record to an owner, which is to state its entry for `actor` when it has the record. The epoch stays zero
-    /// until reaping exists.
+    /// Sends a record to an owner, which is to state its entry for `actor` when it has the record; `epoch` is that
+    /// under which the record was read from a store.
     pub fn replicate(
         &mut self,
         node: NodeId,
@@ -171,12 +183,13 @@ impl Scope<'_> {
         actor: Actor,
         key: &Bytes,
         record: &Record,
+        epoch: ReapEpoch,
     ) {
         let digest = self.slot_of(key).digest;
         let message = PeerMessage::Replicate {
             request,
             digest,
-            epoch: ReapEpoch::default(),
+            epoch,
             actor,
             key: key.clone(),
             record: record.clone(),
@@ -184,10 +197,40 @@ impl Scope<'_> {
         self.send(node, message);
     }
 
+    /// The change that merges a record into the own store, which was read under `epoch`.
+    #[must_use]
+    pub fn merge(&self, key: &[u8], stamped: Stamped) -> Change {
+        let Stamped { record, epoch } = stamped;
+        Change::Merge { record, own: self.author.actor(), age: self.age(key, epoch) }
+    }
+
+    /// How old something is here that was read under `epoch`.
+    #[must_use]
+    pub fn age(&self, key: &[u8], epoch: ReapEpoch) -> Age {
+        Age { read: epoch, committed: self.epochs.asked(Slot::of_key(key)).committed }
+    }
+
+    /// What is read from the own store now is stamped with this.
+    #[must_use]
+    pub fn stamp(&self, slot: Slot) -> ReapEpoch {
+        self.epochs.durable(slot).raised
+    }
+
+    /// The reply to a question that the own disk answers with this now.
+    #[must_use]
+    pub fn reply(&self, slot: Slot, record: Option<Record>) -> Reply {
+        Reply { record, raised: self.stamp(slot), committed: self.epochs.asked(slot).committed }
+    }
+
     /// Asks this node's own disk to change a record.
     pub fn update(&mut self, errand: Errand, key: &Bytes, change: Change) {
         let (slot, key) = (Slot::of_key(key), key.clone());
         self.desk.ask(errand, |ticket| DiskRequest::Update { ticket, slot, key, change }, self.out);
+    }
+
+    /// Asks this node's own disk for a record, for an operation that this node coordinates.
+    pub fn read_own(&mut self, request: RequestId, key: &Bytes) {
+        self.read(Errand::OwnRead(request, Slot::of_key(key)), key);
     }
 
     /// Asks this node's own disk for a record.
@@ -197,13 +240,13 @@ impl Scope<'_> {
     }
 
     /// Brings an owner up to a merged record, behind the answer: Read Repair.
-    pub fn repair(&mut self, node: NodeId, key: &Bytes, record: &Record) {
+    pub fn repair(&mut self, node: NodeId, key: &Bytes, record: &Record, epoch: ReapEpoch) {
         if node == self.own {
-            let change = Change::Merge { record: record.clone(), own: self.author.actor() };
+            let change = self.merge(key, Stamped { record: record.clone(), epoch });
             self.update(Errand::Repair, key, change);
         } else {
             // Nobody waits for the answer, so the request has no number of its own.
-            self.replicate(node, RequestId::default(), self.author.actor(), key, record);
+            self.replicate(node, RequestId::default(), self.author.actor(), key, record, epoch);
         }
     }
 

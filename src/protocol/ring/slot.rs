@@ -25,7 +25,7 @@ pub fn key_hash(key: &[u8]) -> u64 {
 /// paper): the unit of ownership, of handoff and of anti-entropy.
 ///
 /// A key never changes its slot. What changes is which nodes own the slot.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u16", into = "u16")]
 pub struct Slot(u16);
 

@@ -190,7 +190,7 @@ impl<S: Store> Engine<S> {
         replies.push(match request {
             DiskRequest::Update { ticket, slot, key, change } => {
                 let (lsn, applied) = self.update(slot, key, &change)?;
-                DiskReply::Applied { ticket, lsn, applied }
+                DiskReply::Applied { ticket, slot, lsn, applied }
             }
             DiskRequest::Read { ticket, slot, key } => {
                 let Current { lsn, stored, .. } = self.current(slot, &key)?;
@@ -238,6 +238,11 @@ impl<S: Store> Engine<S> {
             // The empty record in its place would cover up the loss, and a merge onto it might erase what it held.
             Stored::Lost => return Ok((current.lsn, Applied::Refused(Refusal::Lost))),
         };
+        if let (Change::Compact(round), Some(record)) = (change, stored)
+            && round.certified != current.hash
+        {
+            return Ok((current.lsn, Applied::Unchanged { record: record.clone() }));
+        }
         let applied = Record::apply(change, stored);
         let record = match (&applied, self.refusing) {
             (Applied::Changed { .. }, Some(reason)) => return Ok((current.lsn, Applied::Refused(reason))),

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod engine;
+pub mod epochs;
 pub mod log;
 pub mod op;
 pub mod store;

@@ -38,6 +38,8 @@ pub enum MetaKey {
     Member(NodeId),
     /// An address that it was told to gossip with.
     Seed(SocketAddr),
+    /// Which rounds of reaping a slot has gone through.
+    Reaping(Slot),
     /// Who may keep hints of one of its slots.
     HintHolders(Slot),
 }
@@ -142,6 +144,8 @@ pub enum DiskReply {
     Applied {
         /// Of the request.
         ticket: Ticket,
+        /// The slot of the key.
+        slot: Slot,
         /// What must be durable before the result may be acknowledged: the position of the newest entry that the
         /// record rests on, whether this update wrote it or an earlier one.
         lsn: Lsn,

@@ -6,3 +6,4 @@ pub mod fault;
 pub mod frame;
 pub mod gossip;
 pub mod peer;
+pub mod reap;

@@ -15,6 +15,7 @@
 //! owner       ──AskHints───▶ stand-in       whether the owner may strike it off its register
 //! owner       ◀──NoHints──── stand-in
 //! owner       ──Exchange───▶ owner          comparing and repairing, see wire::exchange
+//! owner       ──Reap───────▶ owner          forgetting deletions, see wire::reap
 //! ```
 //!
 //! Every message may be lost, repeated, delayed and reordered; requests are answered as often as they arrive.
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::client::{Answer, Request};
 use super::exchange::Exchange;
 use super::gossip::Gossip;
+use super::reap::Reap;
 use crate::protocol::causality::Record;
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, ReapEpoch, RequestId};
 use crate::protocol::ring::entry::{Entry, Name};
@@ -108,6 +110,8 @@ pub enum PeerMessage {
     Gossip(Gossip),
     /// Two owners that compare what they hold.
     Exchange(Exchange),
+    /// The owners of a slot that forget deletions together.
+    Reap(Reap),
     /// Keep a record for an owner that cannot be reached (Hinted Handoff, the Dynamo paper, section 4.6).
     Hint {
         /// Comes back with the answer.
@@ -166,4 +170,7 @@ pub enum PeerRefusal {
     DiskFull,
     /// Its record is damaged: no reply rather than a wrong one.
     Lost,
+    /// The record was read from a store before a round of reaping that this owner has completed since. The sender reads
+    /// it again, or drops it.
+    Reaped,
 }

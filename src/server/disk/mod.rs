@@ -221,6 +221,7 @@ impl Disk {
             DiskRequest::Update { ticket, slot, .. } if untrusted.contains(slot) => {
                 Some(DiskReply::Applied {
                     ticket: *ticket,
+                    slot: *slot,
                     lsn: Lsn::default(),
                     applied: Applied::Refused(Refusal::Lost),
                 })

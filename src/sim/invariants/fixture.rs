@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::super::history::{Action, Basis, Ending, History, Operation, Remains, Seen, WriteId};
-use crate::protocol::causality::{Applied, Change, Dot, OperationId, Put, Record};
+use crate::protocol::causality::{Age, Applied, Change, Dot, OperationId, Put, Record};
 use crate::protocol::config::Limits;
 use crate::protocol::id::{Actor, NodeId};
 use crate::protocol::time::{Moment, Timestamp, WallTime};
@@ -163,6 +163,7 @@ pub(in crate::sim) fn put(number: u64, value: Option<u64>, operation: u64, cover
         value: value.map(|value| WriteId(value).to_value()),
         operation: OperationId { started: WallTime(1), nonce: operation },
         base: Some(Record::default()),
+        age: Age::default(),
         limits: Limits::default(),
     }
 }

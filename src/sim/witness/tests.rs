@@ -1,7 +1,7 @@
 //! Sequences of what passes in which something is wrong, and the same without that.
 
 use super::*;
-use crate::protocol::causality::{ClusterSecret, ContextToken, Put};
+use crate::protocol::causality::{Age, ClusterSecret, ContextToken, Put};
 use crate::protocol::id::{Actor, RequestId, SessionId};
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::rng::Rng;
@@ -52,7 +52,7 @@ impl Scene {
         let request = DiskRequest::Update { ticket, slot, key: KEY, change };
         self.witness.disk_is_asked(host, Moment(1), &request);
         let lsn = Lsn(self.tickets);
-        self.happens(host, Input::Disk(DiskReply::Applied { ticket, lsn, applied }));
+        self.happens(host, Input::Disk(DiskReply::Applied { ticket, slot: Slot::default(), lsn, applied }));
     }
 
     /// A node is asked for a write, and its disk executes it on what it holds.
@@ -80,7 +80,7 @@ impl Scene {
     }
 
     fn merges(&mut self, host: usize, other: &Record, result: &Record) {
-        let change = Change::Merge { record: other.clone(), own: Actor(9) };
+        let change = Change::Merge { record: other.clone(), own: Actor(9), age: Age::default() };
         self.changes(host, change, Applied::Changed { record: result.clone(), amnesia: false });
     }
 

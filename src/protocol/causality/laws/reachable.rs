@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::naive::NaiveRecord;
-use crate::protocol::causality::{Applied, Change, Dot, OperationId, Put, Record, VersionVector};
+use crate::protocol::causality::{Age, Applied, Change, Dot, OperationId, Put, Record, VersionVector};
 use crate::protocol::codec;
 use crate::protocol::config::Limits;
 use crate::protocol::id::Actor;
@@ -145,7 +145,7 @@ impl World {
             Step::Merge { from, to } => {
                 let (record, naive) = (self.replicas[from].record.clone(), self.replicas[from].naive.clone());
                 let to = &mut self.replicas[to];
-                let change = Change::Merge { record, own: to.actor };
+                let change = Change::Merge { record, own: to.actor, age: Age::default() };
                 let merged = match Record::apply(&change, Some(&to.record)) {
                     Applied::Changed { record, amnesia: false } => record,
                     Applied::Unchanged { record } => {
@@ -189,6 +189,7 @@ impl World {
             value: operation.value.clone(),
             operation: operation.id,
             base: Some(base.as_ref().map(|(record, _)| record.clone()).unwrap_or_default()),
+            age: Age::default(),
             limits: Limits { siblings_max: usize::MAX, ..Limits::default() },
         };
         if let Some((_, naive)) = &base {

@@ -33,6 +33,7 @@ fn put(context: &[Dot], dot: Dot, value: &str) -> Put {
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
         operation: operation(100 * dot.actor.0 + dot.at.0),
         base: Some(Record::default()),
+        age: Age::default(),
         limits: Limits::default(),
     }
 }
@@ -224,7 +225,7 @@ fn a_record_that_knows_more_of_a_nodes_actor_than_the_node_proves_amnesia() {
     let before = after(&absent(), put(&[], ann(1), "tea"));
     let lost = after(&before, put(&[ann(1)], ann(2), "coffee"));
     let told = |record: &Record, own| {
-        let change = Change::Merge { record: record.clone(), own };
+        let change = Change::Merge { record: record.clone(), own, age: Age::default() };
         match Record::apply(&change, Some(&before)) {
             Applied::Changed { amnesia, .. } => amnesia,
             other => panic!("the merge came out as {other:?}"),
@@ -232,7 +233,7 @@ fn a_record_that_knows_more_of_a_nodes_actor_than_the_node_proves_amnesia() {
     };
     assert!(told(&lost, Actor(1)), "Ann has forgotten her second write");
     assert!(!told(&lost, Actor(2)), "for Bob the same record is news");
-    let change = Change::Merge { record: before.clone(), own: Actor(1) };
+    let change = Change::Merge { record: before.clone(), own: Actor(1), age: Age::default() };
     assert_eq!(Record::apply(&change, Some(&lost)), Applied::Unchanged { record: lost });
 }
 

@@ -4,7 +4,7 @@ use super::super::store::contract::{put, record, slot};
 use super::super::store::{MemoryStore, sums_of};
 use super::super::sums::SlotSum;
 use super::*;
-use crate::protocol::causality::{Dot, OperationId, Put};
+use crate::protocol::causality::{Age, Dot, OperationId, Put};
 use crate::protocol::config::Limits;
 use crate::protocol::id::{Actor, NodeId};
 use crate::protocol::rng::Rng;
@@ -54,7 +54,7 @@ fn feed(engine: &mut Engine<MemoryStore>) {
 }
 
 fn merge(record: Record) -> Change {
-    Change::Merge { record, own: Actor(99) }
+    Change::Merge { record, own: Actor(99), age: Age::default() }
 }
 
 #[test]
@@ -307,7 +307,7 @@ impl World {
         let operation = OperationId { started: WallTime(1_000), nonce: self.number };
         let dot = Dot { actor: Actor(self.rng.below(3)), at: Timestamp(self.number) };
         let put =
-            Put { context, dot, value, operation, base: Some(Record::default()), limits: Limits::default() };
+            Put { context, dot, value, operation, base: Some(Record::default()), age: Age::default(), limits: Limits::default() };
         if self.rng.chance(700) {
             return Change::Put(put);
         }

@@ -1,7 +1,7 @@
 //! The contract of [`Store`] as a test suite, run over every implementation.
 
 use super::*;
-use crate::protocol::causality::{Change, Dot, OperationId, Put};
+use crate::protocol::causality::{Age, Change, Dot, OperationId, Put};
 use crate::protocol::config::Limits;
 use crate::protocol::id::Actor;
 use crate::protocol::time::{Timestamp, WallTime};
@@ -14,6 +14,7 @@ pub(crate) fn put(number: u64, value: Option<&[u8]>) -> Change {
         value: value.map(Bytes::copy_from_slice),
         operation: OperationId { started: WallTime(1_000), nonce: number },
         base: Some(Record::default()),
+        age: Age::default(),
         limits: Limits::default(),
     })
 }

@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::*;
-use crate::protocol::causality::{Applied, Change, Dot, OperationId, Put};
+use crate::protocol::causality::{Age, Applied, Change, Dot, OperationId, Put};
 use crate::protocol::codec;
 use crate::protocol::config::Limits;
 use crate::protocol::id::Actor;
@@ -16,6 +16,7 @@ fn item() -> Item {
         value: Some(Bytes::from_static(b"value")),
         operation: OperationId { started: WallTime(1_000), nonce: 3 },
         base: None,
+        age: Age::default(),
         limits: Limits::default(),
     };
     match Record::apply(&Change::Put(put), None) {

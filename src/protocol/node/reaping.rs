@@ -1,0 +1,108 @@
+//! How a node carries out its part in the rounds of reaping.
+
+use super::{Life, Node};
+use crate::protocol::antientropy::reaper::{Ask, Effect, Ground, Reaper};
+use crate::protocol::causality::{Change, Record};
+use crate::protocol::id::NodeId;
+use crate::protocol::output::{Destination, Output};
+use crate::protocol::replication::desk::Errand;
+use crate::protocol::replication::scope::node_time;
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::op::{DiskReply, DiskRequest};
+use crate::protocol::time::{Moment, Now};
+use crate::protocol::wire::peer::PeerMessage;
+use crate::protocol::wire::reap::{Obstacle, Reap};
+
+/// So many keys of a slot are listed at once.
+const PAGE_KEYS: usize = 256;
+
+/// So many bytes of records are read at once.
+const READ_BYTES: u64 = 1 << 20;
+
+impl Node {
+    /// When [`tick_reaper`](Node::tick_reaper) has something to do.
+    pub(super) fn next_reaping(&self) -> Moment {
+        if self.view.is_some() && self.life == Life::Running { self.reaper.next_deadline() } else { Moment::NEVER }
+    }
+
+    pub(super) fn tick_reaper(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.with_reaper(now, out, Reaper::tick);
+    }
+
+    pub(super) fn on_reap(&mut self, now: Now, from: NodeId, message: Reap, out: &mut Vec<Output>) {
+        if self.life != Life::Running {
+            return;
+        }
+        if let Reap::Declined { why: Obstacle::OtherRing(entries), .. } = &message {
+            let mut effects = Vec::new();
+            self.membership.absorb(now, entries.clone(), &mut effects);
+            self.carry_out(now, effects, out);
+        }
+        self.with_reaper(now, out, |reaper, ground| reaper.handle(from, message, ground));
+    }
+
+    pub(super) fn on_reap_reply(&mut self, now: Now, token: u64, reply: DiskReply, out: &mut Vec<Output>) {
+        self.with_reaper(now, out, |reaper, ground| reaper.on_disk(token, reply, ground));
+    }
+
+    pub(super) fn on_reap_durable(&mut self, now: Now, token: u64, out: &mut Vec<Output>) {
+        self.with_reaper(now, out, |reaper, ground| reaper.on_durable(token, ground));
+    }
+
+    /// A record of this node has become this.
+    pub(super) fn note_for_reaping(&mut self, now: Now, slot: Slot, record: &Record, out: &mut Vec<Output>) {
+        self.with_reaper(now, out, |reaper, ground| reaper.note(slot, record, ground));
+    }
+
+    fn with_reaper(
+        &mut self,
+        now: Now,
+        out: &mut Vec<Output>,
+        act: impl FnOnce(&mut Reaper, &mut Ground<'_>),
+    ) {
+        let Some(view) = &self.view else { return };
+        let mut effects = Vec::new();
+        let register = &self.register;
+        let obstacle = |slot: Slot| register.holders(slot).next().map(|_| Obstacle::Hints);
+        let mut ground = Ground {
+            now: now.monotonic,
+            node_time: node_time(now.wall, self.membership.clock_offset()),
+            view,
+            epochs: &mut self.epochs,
+            fellows: &self.membership,
+            writing: self.author.actor(),
+            obstacle: &obstacle,
+            out: &mut effects,
+        };
+        act(&mut self.reaper, &mut ground);
+        for effect in effects {
+            match effect {
+                Effect::Send { to, message } => {
+                    let to = Destination::Node { id: to, address: self.membership.address(to) };
+                    out.push(Output::Send { to, message: PeerMessage::Reap(message) });
+                }
+                Effect::Disk { token, ask } => {
+                    self.desk.ask(
+                        Errand::Reap(token),
+                        |ticket| match ask {
+                            Ask::Sums(first, last) => DiskRequest::Sums { ticket, first, last },
+                            Ask::List(slot, after) => {
+                                DiskRequest::List { ticket, slot, after, keys_max: PAGE_KEYS }
+                            }
+                            Ask::Read(keys) => DiskRequest::ReadMany { ticket, keys, bytes_max: READ_BYTES },
+                            Ask::Stand(entries) => DiskRequest::Meta { ticket, entries },
+                            Ask::Remove(slot, key, certified) => {
+                                DiskRequest::Remove { ticket, slot, key, certified }
+                            }
+                            Ask::Compact(slot, key, round) => {
+                                let change = Change::Compact(round);
+                                DiskRequest::Update { ticket, slot, key, change }
+                            }
+                        },
+                        out,
+                    );
+                }
+            }
+        }
+    }
+}
