@@ -93,6 +93,9 @@ pub struct History {
     pub retries_are_exact: bool,
     /// For keys that were read from all owners at the end, after healing: what remained.
     pub remains: BTreeMap<Bytes, Remains>,
+    /// Of each key the dots that a certified round of reaping has forgotten: no record needs to know of them. `None` if
+    /// nobody saw the rounds.
+    pub reaped: Option<BTreeMap<Bytes, BTreeSet<Dot>>>,
 }
 
 /// One operation of a client, over all of its attempts.
@@ -297,6 +300,13 @@ impl Operation {
 }
 
 impl History {
+    /// Whether a certified round of reaping may have forgotten this dot.
+    #[must_use]
+    pub fn may_be_reaped(&self, key: &Bytes, dot: Dot) -> bool {
+        let of_key = self.reaped.as_ref().map(|reaped| reaped.get(key));
+        of_key.is_none_or(|reaped| reaped.is_some_and(|dots| dots.contains(&dot)))
+    }
+
     /// Every key, with the places of its operations in order.
     #[must_use]
     pub fn by_key(&self) -> BTreeMap<&Bytes, Vec<usize>> {

@@ -12,7 +12,7 @@
 
 mod reads;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -26,7 +26,8 @@ use super::invariants::{Invariant, Violation};
 use crate::protocol::causality::{Applied, Change, Dot, OperationId, Record, Refusal};
 use crate::protocol::id::NodeId;
 use crate::protocol::input::Input;
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, Stored, Ticket};
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored, Ticket};
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Request};
 use crate::protocol::wire::peer::PeerMessage;
@@ -54,6 +55,8 @@ struct Watched {
     /// What the disk was asked and has not answered, in order.
     asked: VecDeque<(Ticket, usize, Asked)>,
     reads: Reads,
+    /// Slots that have gone through a round of reaping here, as this node was asked to write down.
+    reaping: BTreeSet<Slot>,
     duties: Duties,
 }
 
@@ -64,7 +67,7 @@ struct Replica {
     durable: Rc<Holding>,
     /// Whether it was looked at since the node started: a crash may have kept more than was known to be durable.
     is_current: bool,
-    /// Whether that crash may have kept a removal that was not known to be durable.
+    /// Whether that crash may have kept a removal, or a compaction, that was not known to be durable.
     may_be_gone: bool,
     since: Moment,
 }
@@ -73,6 +76,7 @@ enum Asked {
     Read,
     Merge(Holding),
     Remove,
+    Reap,
     Compact,
     Put { birth: Birth, base: Option<Holding>, operation: OperationId },
 }
@@ -110,8 +114,8 @@ impl Witness {
             replica.may_be_gone = false;
         }
         for (_, key, holding) in watched.unsynced.drain(..) {
-            if *holding == Holding::default()
-                && let Some(replica) = watched.replicas.get_mut(&key)
+            if let Some(replica) = watched.replicas.get_mut(&key)
+                && !holding.context.dominates(&replica.durable.context)
             {
                 replica.may_be_gone = true;
             }
@@ -145,8 +149,8 @@ impl Witness {
                 }
                 self.hosts[host].reads.asked_by_node(*from, *request, ask, self.owners, now);
             }
-            Input::Peer { from, message: PeerMessage::Fetched { request, record, .. } } => {
-                let key = self.hosts[host].reads.fetched(*from, *request, record.as_ref());
+            Input::Peer { from, message: PeerMessage::Fetched { request, record, raised, .. } } => {
+                let key = self.hosts[host].reads.fetched(*from, *request, record.as_ref(), *raised);
                 if let (Some(key), Some(record)) = (key, record) {
                     let violation = dots.passed(&key, record);
                     self.violations.extend(violation);
@@ -174,10 +178,21 @@ impl Witness {
                 (ticket, key, Asked::Put { birth: Birth::from(put), base, operation: put.operation })
             }
             DiskRequest::Update { ticket, key, change: Change::Compact(_), .. } => (ticket, key, Asked::Compact),
+            // An owner removes what a round has certified; whoever owns nothing of it, a hint.
+            DiskRequest::Remove { ticket, slot, key, .. } if self.hosts[host].reaping.contains(slot) => {
+                (ticket, key, Asked::Reap)
+            }
             DiskRequest::Remove { ticket, key, .. } => (ticket, key, Asked::Remove),
+            DiskRequest::Meta { entries, .. } => {
+                let slots = entries.iter().filter_map(|(key, _)| match key {
+                    MetaKey::Reaping(slot) => Some(*slot),
+                    _ => None,
+                });
+                self.hosts[host].reaping.extend(slots);
+                return;
+            }
             // What exchanges look at shows when it is sent, and what they change comes as merges.
-            DiskRequest::Meta { .. }
-            | DiskRequest::Sums { .. }
+            DiskRequest::Sums { .. }
             | DiskRequest::List { .. }
             | DiskRequest::ReadMany { .. } => return,
         };
@@ -265,22 +280,28 @@ impl Witness {
                 }
                 return;
             }
-            (DiskReply::Removed { is_gone, .. }, _) => {
+            (DiskReply::Removed { is_gone, .. }, asked) => {
                 if *is_gone && *replica.applied != Holding::default() {
+                    let before = replica.applied.clone();
                     replica.applied = Rc::default();
                     replica.is_current = true;
                     replica.since = now;
                     watched.unsynced.push_back((lsn, key, Rc::default()));
+                    if matches!(asked, Asked::Reap) {
+                        self.forgets(host, key, now, &before, false);
+                    }
                 }
                 return;
             }
             // The one way in which a record that stays may forget.
             (DiskReply::Applied { applied, .. }, Asked::Compact) => {
                 if let Applied::Changed { record, .. } = applied {
-                    replica.applied = Rc::new(Holding::of(record));
+                    let after = Rc::new(Holding::of(record));
+                    let before = std::mem::replace(&mut replica.applied, after.clone());
                     replica.is_current = true;
                     replica.since = now;
-                    watched.unsynced.push_back((lsn, key, replica.applied.clone()));
+                    watched.unsynced.push_back((lsn, key, after));
+                    self.forgets(host, key, now, &before, true);
                 }
                 return;
             }
@@ -296,7 +317,7 @@ impl Witness {
                     }
                 };
                 let (birth, sources) = match asked {
-                    Asked::Read | Asked::Remove | Asked::Compact => return,
+                    Asked::Read | Asked::Remove | Asked::Reap | Asked::Compact => return,
                     Asked::Merge(merged) => (None, vec![merged]),
                     Asked::Put { birth, base, .. } => {
                         ((!is_adopted).then_some(birth), base.into_iter().collect())
@@ -314,6 +335,19 @@ impl Witness {
             return;
         }
         self.found(host, now, key, lsn, found, dots);
+    }
+
+    /// A replica forgets by a round of reaping.
+    fn forgets(&mut self, host: usize, key: usize, now: Moment, before: &Holding, is_compacted: bool) {
+        if let Some(evidence) = self.books[key].reaped(before, is_compacted) {
+            self.report_of(Invariant::HonestContexts, host, key, (now, now), &evidence);
+        }
+    }
+
+    /// What rounds of reaping have forgotten, by key.
+    pub(super) fn reaped(&self) -> BTreeMap<Bytes, BTreeSet<Dot>> {
+        let books = self.names.iter().zip(&self.books).filter(|(_, book)| !book.forgotten().is_empty());
+        books.map(|(name, book)| (name.clone(), book.forgotten().clone())).collect()
     }
 
     /// A replica is seen to hold a record.

@@ -260,6 +260,7 @@ impl World {
     }
 
     fn report(mut self) -> Report {
+        self.workload.history.reaped = Some(self.witness.reaped());
         self.violations.extend(invariants::judge(&self.workload.history));
         #[cfg(test)]
         self.planted.mute(&mut self.violations);

@@ -264,6 +264,7 @@ impl Chronicle {
             owners: self.owners,
             // The nodes of one machine have one clock.
             retries_are_exact: true,
+            reaped: None,
             remains: remains.into_iter().map(moved).collect(),
             operations: order.into_iter().map(|(_, operation)| operation).collect(),
         };

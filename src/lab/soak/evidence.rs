@@ -351,6 +351,7 @@ mod tests {
             owners: 3,
             operations: (0..).zip(told).map(operation).collect(),
             retries_are_exact: true,
+            reaped: None,
             remains: BTreeMap::from([(Bytes::from_static(b"k1"), Remains { read: 4, owners })]),
         };
         let event = |at, what: &str| Event { at: Moment(at), what: what.to_owned() };

@@ -420,8 +420,9 @@ impl Operation for Put {
                 scope.read_own(self.request, &self.write.key);
                 Progress::Pending
             }
-            (State::Replicating { record, epoch, .. }, Event::Fetched { reply, .. }) => {
-                if let Some(newer) = reply.record {
+            (State::Replicating { record, epoch, .. }, Event::Fetched { from, reply }) => {
+                // A late answer to what was asked before the write is older than the write.
+                if let Some(newer) = reply.record.filter(|newer| from == scope.own && newer.includes(record)) {
                     (*record, *epoch) = (newer, reply.raised);
                     self.fan_out(scope);
                 }

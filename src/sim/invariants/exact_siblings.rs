@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::history::{Basis, Ending, History, WriteId};
 use super::supersession::Writes;
 use super::{Invariant, Record, Violation, seconds};
+use bytes::Bytes;
+
 use crate::protocol::causality::OperationId;
 use crate::protocol::time::Moment;
 
@@ -46,7 +48,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
             }
         }
         let found = held().find_map(|(node, record)| {
-            let wrong = wrong_with(record, &writes, &superseded, history.retries_are_exact)?;
+            let wrong = wrong_with(key, record, &writes, &superseded, history)?;
             Some((wrong.0, format!("at the end {node} holds {}; {}", list(record), wrong.1)))
         });
         if let Some((id, evidence)) = found {
@@ -60,10 +62,11 @@ pub fn judge(history: &History) -> Vec<Violation> {
 
 /// The first write that one owner holds wrongly, or wrongly not, and why.
 fn wrong_with(
+    key: &Bytes,
     record: Option<&Record>,
     writes: &Writes<'_>,
     superseded: &BTreeMap<WriteId, WriteId>,
-    retries_are_exact: bool,
+    history: &History,
 ) -> Option<(WriteId, String)> {
     let visible: BTreeSet<WriteId> = record.map(ids).into_iter().flatten().collect();
     if let Some(twice) = record.and_then(unbound_twins) {
@@ -72,13 +75,16 @@ fn wrong_with(
     }
     let mut remembered = visible.iter().filter(|id| writes.is_remembered(**id, Moment::NEVER));
     let false_sibling = remembered.find_map(|id| Some((*id, *superseded.get(id)?)));
-    if let Some((id, by)) = false_sibling.filter(|_| retries_are_exact) {
+    if let Some((id, by)) = false_sibling.filter(|_| history.retries_are_exact) {
         return Some((id, format!("but {by} happened, whose client had been shown {id}: a false sibling")));
     }
     writes.iter().filter(|write| write.is_committed()).find_map(|write| {
         let is_there = write.deletes || writes.is_explained(write.id, &visible, Moment::NEVER);
         let is_covered = match write.operation.ending {
-            Ending::Committed(Some(dot)) => record.is_some_and(|record| record.context().covers(dot)),
+            Ending::Committed(Some(dot)) => {
+                record.is_some_and(|record| record.context().covers(dot))
+                    || history.may_be_reaped(key, dot)
+            }
             _ => true,
         };
         let why = match (is_there, is_covered) {

@@ -19,7 +19,8 @@ pub(super) struct Story {
 
 impl Story {
     pub(super) fn new(owners: usize) -> Story {
-        let history = History { owners, retries_are_exact: true, ..History::default() };
+        let reaped = Some(Default::default());
+        let history = History { owners, retries_are_exact: true, reaped, ..History::default() };
         Story { history, key: Bytes::from_static(b"k") }
     }
 

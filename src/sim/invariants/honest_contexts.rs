@@ -6,9 +6,11 @@
 //! has such a reason. What shipped bare changes, claimed contexts or reused dots would destroy shows here at the first
 //! replica that is told of it, long before a client misses anything.
 //!
+//! A certified round of reaping is the one way to forget; what it forgets must have been deleted.
+//!
 //! Judged on what is *applied* within one start of a node, and across a crash against what had been durable before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -23,6 +25,8 @@ pub struct Book {
     /// In the order in which the writes were executed.
     order: Vec<Dot>,
     attempts: BTreeMap<OperationId, Vec<Dot>>,
+    /// The dead that a certified round of reaping has allowed everybody to forget.
+    forgotten: BTreeSet<Dot>,
 }
 
 /// One write that was executed.
@@ -82,6 +86,24 @@ impl Book {
         self.births.insert(birth.dot, birth);
     }
 
+    /// A round of reaping has certified that every owner held this, and one of them forgets it: all of it, if it was a
+    /// tombstone, or the dead in its context. Gives back what is wrong with that.
+    #[must_use]
+    pub fn reaped(&mut self, holding: &Holding, is_compacted: bool) -> Option<String> {
+        let kept = |dot: &&Dot| is_compacted && holding.holds(**dot);
+        let dead = self.births.keys().filter(|dot| holding.context.covers(**dot)).filter(|dot| !kept(dot));
+        self.forgotten.extend(dead.copied().collect::<Vec<_>>());
+        let is_value = |dot: &&Dot| self.births.get(dot).is_some_and(|birth| birth.value.is_some());
+        let value = holding.dots.iter().find(|dot| !is_compacted && is_value(dot))?;
+        Some(format!("a round of reaping removed {}, which was never deleted", self.name(*value)))
+    }
+
+    /// What rounds of reaping have forgotten.
+    #[must_use]
+    pub fn forgotten(&self) -> &BTreeSet<Dot> {
+        &self.forgotten
+    }
+
     /// Judges a replica that held `before` and now holds `after`. Gives back what is wrong with that.
     #[must_use]
     pub fn judge(&self, before: &Holding, after: &Holding) -> Option<String> {
@@ -116,7 +138,7 @@ impl Book {
 
     /// Whether whoever holds `after` has seen this write superseded, or another attempt of its operation.
     fn is_explained(&self, dot: Dot, after: &Holding) -> bool {
-        if self.is_superseded(dot, after) {
+        if self.forgotten.contains(&dot) || self.is_superseded(dot, after) {
             return true;
         }
         let attempts = self.births.get(&dot).and_then(|birth| self.attempts.get(&birth.operation));

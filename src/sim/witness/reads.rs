@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Opened;
 use crate::protocol::causality::Record;
-use crate::protocol::id::{NodeId, RequestId, SessionId};
+use crate::protocol::id::{NodeId, ReapEpoch, RequestId, SessionId};
 use crate::protocol::storage::op::Ticket;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, ReadAnswer, Request};
@@ -109,6 +109,10 @@ impl Reads {
     pub(super) fn reads_own(&mut self, ticket: Ticket, key: &Bytes) {
         if let Some(begun) = self.beginning.as_mut().filter(|begun| begun.key == *key) {
             begun.ticket = Some(ticket);
+        } else {
+            // A read whose own reply was from before a round of reaping asks again.
+            let these = self.waiting.iter_mut().filter(|waiting| waiting.key == *key);
+            these.for_each(|waiting| waiting.is_unclear = true);
         }
     }
 
@@ -132,7 +136,7 @@ impl Reads {
     pub(super) fn own_read(&mut self, ticket: Ticket, record: Option<&Record>) {
         let Some(own) = self.own else { return };
         if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.ticket == Some(ticket)) {
-            waiting.replies.came(own, record);
+            waiting.replies.came(own, record, ReapEpoch::default());
         }
     }
 
@@ -142,9 +146,10 @@ impl Reads {
         from: NodeId,
         request: RequestId,
         record: Option<&Record>,
+        raised: ReapEpoch,
     ) -> Option<Bytes> {
         let waiting = self.waiting.iter_mut().find(|waiting| waiting.request == Some(request))?;
-        waiting.replies.came(from, record);
+        waiting.replies.came(from, record, raised);
         Some(waiting.key.clone())
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::super::Record;
 use crate::protocol::causality::{Dot, OperationId, Sibling, VersionVector};
-use crate::protocol::id::NodeId;
+use crate::protocol::id::{NodeId, ReapEpoch};
 use crate::protocol::wire::client::ReadAnswer;
 
 /// The replies that one read has got, each replier's first one.
@@ -14,7 +14,7 @@ use crate::protocol::wire::client::ReadAnswer;
 pub struct Replies {
     /// How many owners must reply.
     pub needed: usize,
-    records: BTreeMap<NodeId, Option<Record>>,
+    records: BTreeMap<NodeId, (ReapEpoch, Option<Record>)>,
 }
 
 impl Replies {
@@ -24,9 +24,13 @@ impl Replies {
         Replies { needed, records: BTreeMap::new() }
     }
 
-    /// An owner replied. A copy of the message, or a second answer, changes nothing.
-    pub fn came(&mut self, from: NodeId, record: Option<&Record>) {
-        self.records.entry(from).or_insert_with(|| record.cloned());
+    /// An owner replied. A copy of the message, or a second answer, changes nothing, but for one that was read in a later
+    /// round of reaping: then the first was from before a round that another owner had completed.
+    pub fn came(&mut self, from: NodeId, record: Option<&Record>, raised: ReapEpoch) {
+        let reply = self.records.entry(from).or_insert_with(|| (raised, record.cloned()));
+        if reply.0 < raised {
+            *reply = (raised, record.cloned());
+        }
     }
 
     /// Judges the answer; `context` is what the token in it says when it is opened. Gives back what is wrong with it.
@@ -39,7 +43,7 @@ impl Replies {
         let mut records = Vec::new();
         for name in names {
             match self.records.get(&name) {
-                Some(record) => records.extend(record),
+                Some((_, record)) => records.extend(record),
                 None => return Some(format!("a reply of {name} is counted that never came")),
             }
         }
@@ -54,7 +58,7 @@ impl Replies {
         };
         if answer.values != least && !is_in_between() {
             let held: Vec<String> =
-                self.records.iter().map(|(node, record)| held(*node, record.as_ref())).collect();
+                self.records.iter().map(|(node, (_, record))| held(*node, record.as_ref())).collect();
             return Some(format!(
                 "the client is shown {}, but {} follows from what the repliers held: {}",
                 list(&answer.values),
@@ -164,7 +168,7 @@ mod tests {
         let mut replies = Replies::new(records.len());
         let mut merged: Option<Record> = None;
         for (node, record) in (1_u64..).zip(records) {
-            replies.came(NodeId(node), record.as_ref());
+            replies.came(NodeId(node), record.as_ref(), ReapEpoch::default());
             if let Some(record) = record {
                 merged = Some(merged.map_or(record.clone(), |merged| merged.merged(record)));
             }
@@ -235,10 +239,10 @@ mod tests {
         let (mut replies, answer, context) = answered(&[Some(both.clone()), Some(both)]);
         assert_eq!(replies.judge(&answer, context.as_ref()), None);
         replies = Replies::new(2);
-        replies.came(NodeId(1), Some(&record(&[(1, 1)])));
-        replies.came(NodeId(2), Some(&record(&[(1, 1)])));
+        replies.came(NodeId(1), Some(&record(&[(1, 1)])), ReapEpoch::default());
+        replies.came(NodeId(2), Some(&record(&[(1, 1)])), ReapEpoch::default());
         assert!(replies.judge(&answer, context.as_ref()).is_some());
-        replies.came(NodeId(2), None);
+        replies.came(NodeId(2), None, ReapEpoch::default());
         assert!(replies.judge(&answer, context.as_ref()).is_some(), "the first reply counts");
     }
 }
