@@ -160,11 +160,15 @@ pub struct ReapConfig {
     /// How long one pass over all slots takes that this node is the first owner of. Finds what was left behind by an
     /// earlier life of the node, or by a round that failed. Default 1 hour.
     pub sweep: Duration,
+    /// How long after the last operation on a key its deletion may be forgotten at the earliest. Default 62 s: for as long
+    /// as an operation lives its retries are recognised by what the key remembers, and clocks differ. A retry that comes
+    /// after its key was forgotten is refused, so a shorter time breaks nothing but is less kind to slow clients.
+    pub rest: Duration,
 }
 
 impl Default for ReapConfig {
     fn default() -> Self {
-        ReapConfig { sweep: Duration::from_secs(3_600) }
+        ReapConfig { sweep: Duration::from_secs(3_600), rest: Duration::from_secs(62) }
     }
 }
 

@@ -35,6 +35,10 @@ pub(crate) enum Planted {
     ClockFollowsTheWall,
     AckUnchecked,
     ForwardedAgain,
+    LateAfterReap,
+    LateOnRecreated,
+    ReapDespiteHints,
+    ReapWithoutAll,
     StrangersAnswer,
     LoggedAsNotApplied,
 }

@@ -5,6 +5,8 @@ use crate::protocol::antientropy::reaper::{Ask, Effect, Ground, Reaper};
 use crate::protocol::causality::{Change, Record};
 use crate::protocol::id::NodeId;
 use crate::protocol::output::{Destination, Output};
+#[cfg(test)]
+use crate::protocol::planted::{self, Planted};
 use crate::protocol::replication::desk::Errand;
 use crate::protocol::replication::scope::node_time;
 use crate::protocol::ring::slot::Slot;
@@ -63,7 +65,13 @@ impl Node {
         let Some(view) = &self.view else { return };
         let mut effects = Vec::new();
         let register = &self.register;
-        let obstacle = |slot: Slot| register.holders(slot).next().map(|_| Obstacle::Hints);
+        let obstacle = |slot: Slot| {
+            #[cfg(test)]
+            if planted::is(Planted::ReapDespiteHints) {
+                return None;
+            }
+            register.holders(slot).next().map(|_| Obstacle::Hints)
+        };
         let mut ground = Ground {
             now: now.monotonic,
             node_time: node_time(now.wall, self.membership.clock_offset()),

@@ -31,7 +31,7 @@ pub(super) struct Waiting {
 }
 
 use Invariant::{
-    AtomicReads, Convergence, DurableReads, ExactSiblings, Incarnations, Liveness, NoLostWrite,
+    AtomicReads, Convergence, DurableReads, ExactSiblings, HonestContexts, Incarnations, Liveness, NoLostWrite,
     NoResurrection, OneDotOneValue, Outcomes, RegularReads, Sane,
 };
 
@@ -282,6 +282,33 @@ pub(super) const BANK: &[Entry] = &[
         judges: &[AtomicReads],
         budget: 400,
     },
+    Entry {
+        bug: Planted::ReapWithoutAll,
+        number: "8",
+        name: "a tombstone is reaped with one owner down",
+        seen_in: "Cassandra's gc_grace",
+        profile: profiles::REAPS,
+        judges: &[NoResurrection, RegularReads, Convergence, Liveness, ExactSiblings],
+        budget: 400,
+    },
+    Entry {
+        bug: Planted::LateOnRecreated,
+        number: "10",
+        name: "a late fallback record meets a re-created key",
+        seen_in: "Riak kv#1094",
+        profile: profiles::LATE_REPAIRS,
+        judges: &[NoLostWrite, NoResurrection, RegularReads, ExactSiblings, HonestContexts],
+        budget: 2_000,
+    },
+    Entry {
+        bug: Planted::LateAfterReap,
+        number: "28",
+        name: "a late repair is accepted after a reap",
+        seen_in: OWN,
+        profile: profiles::LATE_REPAIRS,
+        judges: &[NoResurrection, RegularReads, ExactSiblings, HonestContexts],
+        budget: 2_000,
+    },
 ];
 
 /// What waits, and for what.
@@ -293,9 +320,6 @@ pub(super) const WAITING: &[Waiting] = &[
     ),
     waiting("6", "a hint counts towards a strict W", "hints"),
     waiting("7", "a hint is dropped after one replay", "hints"),
-    waiting("8", "a tombstone is reaped with one owner down", "reaping"),
-    waiting("9", "a tombstone is reaped while a hint holds an older dot", "hints, reaping"),
-    waiting("10", "a late fallback record kills a re-created key", "hints, reaping"),
     waiting("20", "a removed member returns by gossip", "removal of members"),
     waiting(
         "21",
@@ -305,7 +329,6 @@ pub(super) const WAITING: &[Waiting] = &[
     waiting("22", "reads move to a joining node before its sync is done", "ring changes"),
     waiting("23", "the write quorum is in the new ring only", "ring changes"),
     waiting("24", "two nodes join at once with overlapping ranges", "ring changes"),
-    waiting("28", "a late repair is accepted after a reap", "reaping"),
     waiting("29", "replay or feeding merges instead of replacing", "reaping"),
     waiting("30", "the log is cut at a bad entry in the middle", "faults that damage the log"),
     waiting("33-40", "the eight schedules that broke the rules of ring changes", "ring changes"),

@@ -262,6 +262,33 @@ pub(super) const ATOMIC: Profile = Profile {
     ..SWARM
 };
 
+/// Deletes that are forgotten at once, while nodes come and go.
+pub(super) const REAPS: Profile = Profile {
+    says: "crashes and partitions; many deletes, forgotten after a second; 8 keys",
+    nodes: Some(4),
+    keys: Some(8),
+    seconds: 30,
+    faults: |swarm| *swarm = strikes(&[Kind::Crash, Kind::Partition], 2_000, 6_000),
+    clients: |clients| {
+        calm(clients);
+        clients.attempts_max = 1;
+        clients.reap_rest = Duration::from_secs(1);
+        clients.weights = [30, 20, 20, 0, 30, 0, 0];
+    },
+    ..SWARM
+};
+
+/// The same with messages that take longer than that.
+pub(super) const LATE_REPAIRS: Profile = Profile {
+    says: "links that are clogged for seconds, messages lost; many deletes, forgotten after a second; 8 keys",
+    faults: |swarm| {
+        *swarm = strikes(&[Kind::Clog, Kind::Clog, Kind::Pause], 500, 6_000);
+        swarm.weather.loss_per_mille = 150;
+        swarm.weather.reorders = true;
+    },
+    ..REAPS
+};
+
 /// Replicas that acknowledge what they lost on the way.
 pub(super) const UNMERGED_ACKS: Profile = Profile {
     says: "now and then a replica loses a record on its way to the disk and acknowledges it with what it has",

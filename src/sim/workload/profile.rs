@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::config::{Limits, NodeConfig};
+use crate::protocol::config::{Limits, NodeConfig, ReapConfig};
 use crate::protocol::rng::Rng;
 
 /// How the clients of one run behave, drawn from its seed.
@@ -28,6 +28,8 @@ pub(in crate::sim) struct Profile {
     pub(in crate::sim) limits: Limits,
     /// How many requests a node has under way at most: as little under some seeds.
     pub(in crate::sim) requests_max: usize,
+    /// How long after its last operation a deletion may be forgotten: as soon under some seeds as retries allow.
+    pub(in crate::sim) reap_rest: Duration,
 }
 
 impl Profile {
@@ -59,6 +61,7 @@ impl Profile {
             ],
             limits: Limits::default(),
             requests_max: NODE_REQUESTS_MAX,
+            reap_rest: Duration::from_secs([10, 10, 62][rng.index(3)]),
         };
         if rng.chance(150) {
             profile.limits.siblings_max = rng.between(2, 6) as usize;
@@ -76,6 +79,7 @@ impl Profile {
     pub(in crate::sim) fn bound(&self, config: &mut NodeConfig) {
         config.limits = self.limits;
         config.replication.requests_max = self.requests_max;
+        config.reap = ReapConfig { sweep: Duration::from_secs(120), rest: self.reap_rest };
     }
 }
 

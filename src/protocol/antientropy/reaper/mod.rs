@@ -31,18 +31,17 @@ use bytes::Bytes;
 use self::pledge::Pledge;
 use self::round::{Round, Step};
 use super::Fellows;
-use crate::protocol::causality::{Applied, Compact, OPERATION_LIFETIME, Record, RecordHash};
+use crate::protocol::causality::{Applied, Compact, Record, RecordHash};
 use crate::protocol::config::ReapConfig;
 use crate::protocol::id::{Actor, NodeId, ReapEpoch};
+#[cfg(test)]
+use crate::protocol::planted::{self, Planted};
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::RingView;
 use crate::protocol::storage::epochs::{Epochs, Standing};
 use crate::protocol::storage::op::{DiskReply, MetaKey, Stored};
 use crate::protocol::time::{Moment, WallTime};
 use crate::protocol::wire::reap::{Obstacle, Reap};
-
-/// How much longer than an operation lives its mark is kept: the clocks of the nodes differ.
-const MARGIN: Duration = Duration::from_secs(2);
 
 /// So many rounds are under way at once, so that one sync of the log serves several.
 const ROUNDS_MAX: usize = 8;
@@ -55,6 +54,9 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// The longest pause.
 const RETRY_MAX: Duration = Duration::from_secs(120);
+
+/// The pause while an owner is away.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A context with at most so many entries that could go is left alone.
 const SPARE_ENTRIES: usize = 8;
@@ -133,6 +135,7 @@ pub struct Counts {
 pub struct Reaper {
     own: NodeId,
     sweep: Duration,
+    rest: Duration,
     candidates: BTreeMap<Slot, Candidate>,
     due: BTreeSet<(Moment, Slot)>,
     rounds: BTreeMap<Slot, Round>,
@@ -186,6 +189,7 @@ impl Reaper {
         Reaper {
             own,
             sweep: config.sweep,
+            rest: config.rest,
             candidates: BTreeMap::new(),
             due: BTreeSet::new(),
             rounds: BTreeMap::new(),
@@ -226,7 +230,8 @@ impl Reaper {
     /// Begins nothing any more.
     pub fn halt(&mut self) {
         let counts = self.counts;
-        *self = Reaper { counts, ..Reaper::new(self.own, &ReapConfig { sweep: self.sweep }, self.next) };
+        let config = ReapConfig { sweep: self.sweep, rest: self.rest };
+        *self = Reaper { counts, ..Reaper::new(self.own, &config, self.next) };
     }
 
     fn sweep_pause(&self) -> Duration {
@@ -250,7 +255,7 @@ impl Reaper {
         if !(record.is_tombstone() || is_long) || !self.is_driver(slot, ground) {
             return;
         }
-        let wait = ripe_in(record, ground.node_time);
+        let wait = ripe_in(record, self.rest, ground.node_time);
         if !self.candidates.contains_key(&slot) && !self.rounds.contains_key(&slot) {
             self.schedule(slot, ground.now + wait, RETRY, None);
         }
@@ -271,8 +276,13 @@ impl Reaper {
 
     fn put_off(&mut self, slot: Slot, why: Block, now: Moment) {
         let pause = self.candidates.get(&slot).map_or(RETRY, |candidate| candidate.pause);
-        let wait = if let Block::Young(wait) = why { wait } else { pause };
-        self.schedule(slot, now + wait, (pause * 2).min(RETRY_MAX), Some(why));
+        let (wait, pause) = match why {
+            Block::Young(wait) => (wait, RETRY),
+            // Looking again costs nothing, and such slots are often many.
+            Block::Unreachable(_) => (LOOK, RETRY),
+            _ => (pause, (pause * 2).min(RETRY_MAX)),
+        };
+        self.schedule(slot, now + wait, pause, Some(why));
     }
 
     fn forget(&mut self, slot: Slot) {
@@ -317,6 +327,8 @@ impl Reaper {
         }
         let view = ground.view.slot(slot);
         let away = view.read_set().iter().find(|node| **node != self.own && ground.fellows.reach(**node).is_none());
+        #[cfg(test)]
+        let away = away.filter(|_| !planted::is(Planted::ReapWithoutAll));
         let why = match ((ground.obstacle)(slot), away) {
             (Some(obstacle), _) => Some(Block::Declined(self.own, obstacle)),
             (None, Some(node)) => Some(Block::Unreachable(*node)),
@@ -328,8 +340,8 @@ impl Reaper {
         if let Some(candidate) = self.candidates.get(&slot) {
             self.due.remove(&(candidate.due, slot));
         }
-        let marks_before = WallTime(ground.node_time.0.saturating_sub(lifetime_ms()));
-        self.rounds.insert(slot, Round::new(slot, view.read_set().to_vec(), view.digest, marks_before, ground.now));
+        let round = Round::new(slot, view.read_set().to_vec(), view.digest, self.rest, ground);
+        self.rounds.insert(slot, round);
         self.ask(Asked::Look(slot), Ask::List(slot, None), ground.out);
     }
 
@@ -524,14 +536,9 @@ impl Reaper {
     }
 }
 
-/// For how long the marks of an operation are kept, in milliseconds.
-fn lifetime_ms() -> u64 {
-    u64::try_from((OPERATION_LIFETIME + MARGIN).as_millis()).unwrap_or(u64::MAX)
-}
-
-/// How long until no attempt of an operation on the record can come any more.
-fn ripe_in(record: &Record, node_time: WallTime) -> Duration {
-    let ripe = record.operations().newest().map_or(0, |started| started.0.saturating_add(lifetime_ms()) + 1);
+/// How long until all operations on the record are as old as they have to be.
+fn ripe_in(record: &Record, rest: Duration, node_time: WallTime) -> Duration {
+    let ripe = record.operations().newest().map_or(0, |started| started.plus(rest).0 + 1);
     Duration::from_millis(ripe.saturating_sub(node_time.0))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::protocol::causality::{Age, Change, Dot, OperationId, Put};
+use crate::protocol::causality::{Age, Change, OPERATION_LIFETIME, Dot, OperationId, Put};
 use crate::protocol::config::Limits;
 use crate::protocol::id::{ClusterId, Incarnation, Place};
 use crate::protocol::ring::entry::{Entry, Name, Phase, Stage};
