@@ -154,6 +154,9 @@ hunts! {
     strangers_that_answer: StrangersAnswer,
     a_logged_write_as_not_applied: LoggedAsNotApplied,
     an_atomic_read_in_name_only: AtomicInNameOnly,
+    a_reap_without_all: ReapWithoutAll,
+    a_late_record_on_a_new_key: LateOnRecreated,
+    a_late_record_after_a_reap: LateAfterReap,
 }
 
 #[test]
