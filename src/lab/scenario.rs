@@ -77,8 +77,6 @@ impl LabStage<'_> {
             }
             Command::Restart(names) => {
                 self.lab.restart(names)?;
-                // Their clients would wait for the connection to the process that is gone to time out.
-                names.iter().for_each(|name| drop(self.pinned.remove(name)));
             }
             Command::Pause(names) => {
                 self.lab.pause(names);
