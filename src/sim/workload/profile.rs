@@ -28,6 +28,8 @@ pub(in crate::sim) struct Profile {
     pub(in crate::sim) limits: Limits,
     /// How many requests a node has under way at most: as little under some seeds.
     pub(in crate::sim) requests_max: usize,
+    /// How soon an operation in the healed core of a cluster has to succeed, with as many attempts as it takes.
+    pub(in crate::sim) core_deadline: Duration,
 }
 
 impl Profile {
@@ -59,6 +61,7 @@ impl Profile {
             ],
             limits: Limits::default(),
             requests_max: NODE_REQUESTS_MAX,
+            core_deadline: CORE_DEADLINE,
         };
         if rng.chance(150) {
             profile.limits.siblings_max = rng.between(2, 6) as usize;
@@ -78,6 +81,9 @@ impl Profile {
         config.replication.requests_max = self.requests_max;
     }
 }
+
+/// What a core owes its clients where nothing stricter is asked.
+const CORE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// As many as a node has by default.
 const NODE_REQUESTS_MAX: usize = 4_096;
