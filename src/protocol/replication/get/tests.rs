@@ -216,10 +216,12 @@ fn an_atomic_get_answers_when_a_majority_holds_what_it_shows() {
     story.ask(atomic());
     story.execute();
     let out = story.fetched_from(B, None);
-    assert_eq!(out, [story.replicate(B, &newer), story.replicate(C, &newer)]);
-    let again = [story.replicate(B, &newer), story.replicate(C, &newer)];
+    assert_eq!(out, [story.replicate_of_another(B, &newer), story.replicate_of_another(C, &newer)]);
+    let again = [story.replicate_of_another(B, &newer), story.replicate_of_another(C, &newer)];
     assert_eq!(story.pass(Duration::from_millis(250)), again);
-    let out = story.stored_by(C, Timestamp(0));
+    // Whoever has less than the write that is shown has not merged what it was sent.
+    assert_eq!(story.stored_by(C, Timestamp(4)), []);
+    let out = story.stored_by(C, Timestamp(5));
     assert_eq!(out, [story.respond(shown(&story, &newer, &[OWN, B]))]);
 }
 
@@ -230,7 +232,7 @@ fn an_atomic_get_counts_its_own_replica_once_its_log_is_synced() {
     story.ask(atomic());
     story.execute();
     let out = story.fetched_from(B, Some(&newer));
-    assert_eq!(out, [story.replicate(C, &newer)]);
+    assert_eq!(out, [story.replicate_of_another(C, &newer)]);
     assert_eq!(story.execute(), []);
     assert_eq!(story.stored(), newer);
     let out = story.sync();
