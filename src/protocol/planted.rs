@@ -37,6 +37,8 @@ pub(crate) enum Planted {
     ForwardedAgain,
     StrangersAnswer,
     LoggedAsNotApplied,
+    /// No bug of the bank: a node panics, which every run has to survive.
+    Panics,
 }
 
 thread_local! {
