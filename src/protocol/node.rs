@@ -505,6 +505,7 @@ impl Node {
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,
+            ledger: self.antientropy.ledger(),
             doubts: &mut self.doubts,
             missed: &mut self.missed,
             out,

@@ -13,10 +13,11 @@ use super::desk::{Desk, Errand, Vigil};
 use super::latency::Latency;
 use super::replica;
 use super::scope::{Origin, Peers, Scope};
+use crate::protocol::antientropy::ledger::Ledger;
 use crate::protocol::causality::{
     Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, OperationMark, Put, Record, Refusal,
 };
-use crate::protocol::config::{Limits, ReplicationConfig};
+use crate::protocol::config::{ExchangeConfig, Limits, ReplicationConfig};
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, Place, ReapEpoch, RequestId, SessionId};
 use crate::protocol::output::{Destination, Notice, Output};
 use crate::protocol::ring::entry::{Entry, Name, Phase, Stage};
@@ -122,6 +123,7 @@ pub(super) struct Story {
     pub(super) latency: Latency,
     pub(super) doubts: Vec<NodeId>,
     pub(super) missed: Vec<(NodeId, Slot)>,
+    pub(super) ledger: Ledger,
     pub(super) coordinator: Coordinator,
     /// What the disk holds.
     pub(super) disk: BTreeMap<Bytes, Record>,
@@ -161,6 +163,7 @@ impl Story {
             latency: Latency::default(),
             doubts: Vec::new(),
             missed: Vec::new(),
+            ledger: Ledger::new(&ExchangeConfig::default()),
             coordinator: Coordinator::new(&mut Rng::from_number(1)),
             disk: BTreeMap::new(),
             lost: Vec::new(),
@@ -185,6 +188,7 @@ impl Story {
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,
+            ledger: &mut self.ledger,
             doubts: &mut self.doubts,
             missed: &mut self.missed,
             out: &mut out,

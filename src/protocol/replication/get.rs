@@ -92,7 +92,15 @@ impl Get {
             }
         }
         for node in stale {
-            scope.repair(node, &self.ask.key, &record);
+            if !scope.repair(node, &self.ask.key, &record) {
+                // Left to the exchange, which is between this node and another one.
+                let fellow = if node == scope.own {
+                    replies.iter().find(|other| **other != node)
+                } else {
+                    Some(&node)
+                };
+                fellow.into_iter().for_each(|fellow| scope.miss(*fellow, &self.ask.key));
+            }
         }
         self.show(Some(&record), replies, scope)
     }
