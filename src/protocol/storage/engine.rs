@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::log::{Checkpoint, Entry, Group, Scan, Untrusted};
 use super::op::{DiskReply, DiskRequest, Lsn, MetaKey, Page, Stored};
 use super::store::{Replacement, Store, StoreError, StoredValue};
-use super::sums::Sums;
+use super::sums::{SlotSum, Sums};
 use crate::protocol::causality::{Applied, Change, Record, RecordHash, Refusal};
 use crate::protocol::ring::slot::Slot;
 
@@ -210,6 +210,10 @@ impl<S: Store> Engine<S> {
                 self.replace_meta(entries);
                 DiskReply::MetaApplied { ticket, lsn }
             }
+            DiskRequest::Mend { ticket, slot } => {
+                let (lsn, dropped) = self.mend(slot)?;
+                DiskReply::Mended { ticket, lsn, dropped }
+            }
         });
         Ok(())
     }
@@ -256,6 +260,36 @@ impl<S: Store> Engine<S> {
         let lsn = self.log(&Entry::Removed { slot, key: key.clone(), old: current.hash });
         self.note(Unfed { lsn, slot, key, old: current.hash, value: None });
         Ok(Some(lsn))
+    }
+
+    /// Drops what cannot be read in a slot and makes its sum that of what is there. Returns the position of the newest
+    /// entry, and how many records were dropped.
+    fn mend(&mut self, slot: Slot) -> Result<(Lsn, u64), StoreError> {
+        let mut held = BTreeMap::new();
+        self.store.scan(slot, slot, &mut |_, key, value| {
+            held.insert(Bytes::copy_from_slice(key), (value.hash(), value.check(key).is_ok()));
+        })?;
+        // What is pending came from memory or from the log, under a checksum of its own.
+        for ((_, key), pending) in
+            self.pending.range((slot, Bytes::new())..).take_while(|((of, _), _)| *of == slot)
+        {
+            match &pending.value {
+                Some(value) => held.insert(key.clone(), (value.hash(), true)),
+                None => held.remove(key),
+            };
+        }
+        let (mut sum, mut dropped) = (SlotSum::default(), 0);
+        for (key, (hash, is_whole)) in held {
+            if is_whole {
+                sum = sum.with(hash);
+                continue;
+            }
+            let lsn = self.log(&Entry::Removed { slot, key: key.clone(), old: hash });
+            self.note(Unfed { lsn, slot, key, old: hash, value: None });
+            dropped += 1;
+        }
+        self.sums.set(slot, sum);
+        Ok((self.last, dropped))
     }
 
     /// The next keys of a slot: a page of the store with the pending ones laid over it.

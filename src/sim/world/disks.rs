@@ -113,6 +113,8 @@ impl World {
                 DiskReply::Listed { ticket, .. } => (b'l', ticket.0),
                 DiskReply::ReadMany { ticket, .. } => (b'R', ticket.0),
                 DiskReply::MetaApplied { lsn, .. } => (b'm', lsn.0),
+                DiskReply::Mended { ticket, .. } => (b'M', ticket.0),
+                DiskReply::Doubted { slots, .. } => (b'D', slots.len() as u64),
                 DiskReply::Durable { through } => (b'd', through.0),
             };
             self.trace.event(self.now, kind, index, number);

@@ -522,3 +522,29 @@ fn nothing_durable_is_lost_whenever_it_crashes() {
         world.drain();
     }
 }
+
+#[test]
+fn a_mended_slot_has_lost_what_could_not_be_read_and_nothing_else() {
+    let mut engine = fresh();
+    let (_, applied) = update(&mut engine, b"a", put(1, Some(b"v")));
+    let Applied::Changed { record: whole, .. } = applied else { panic!("{applied:?}") };
+    update(&mut engine, b"b", put(2, Some(b"w")));
+    sync(&mut engine);
+    feed(&mut engine);
+    assert!(engine.store_mut().damage(slot(1), b"b"));
+    assert_eq!(read(&mut engine, b"b").1, Stored::Lost);
+    let mut replies = Vec::new();
+    engine.submit(DiskRequest::Mend { ticket: TICKET, slot: slot(1) }, &mut replies).unwrap();
+    assert_eq!(replies, [DiskReply::Mended { ticket: TICKET, lsn: Lsn(3), dropped: 1 }]);
+    assert_eq!(read(&mut engine, b"b").1, Stored::Absent);
+    assert_eq!(read(&mut engine, b"a").1, Stored::Present(whole.clone()));
+    let left = SlotSum::default().with(whole.hash(b"a"));
+    assert_eq!(engine.sums().get(slot(1)), left);
+    // Doing it again changes nothing.
+    replies.clear();
+    engine.submit(DiskRequest::Mend { ticket: TICKET, slot: slot(1) }, &mut replies).unwrap();
+    assert_eq!(replies, [DiskReply::Mended { ticket: TICKET, lsn: Lsn(3), dropped: 0 }]);
+    sync(&mut engine);
+    feed(&mut engine);
+    assert_eq!(sums_of(engine.store(), slot(1), slot(1)).unwrap().get(slot(1)), left);
+}
