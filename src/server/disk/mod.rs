@@ -33,7 +33,7 @@ pub use self::directory::OpenError;
 use self::log::FoundLog;
 use self::sled::SledStore;
 use self::worker::{Event, FeederJob, Reporter, Worker, WriterJob};
-use crate::protocol::causality::{Applied, Refusal};
+use crate::protocol::causality::{Applied, RecordHash, Refusal};
 use crate::protocol::ring::slot::{SLOTS, Slot};
 use crate::protocol::storage::engine::Engine;
 use crate::protocol::storage::log::Group;
@@ -211,6 +211,17 @@ impl Disk {
             self.strike_out(reply);
         }
         Ok(())
+    }
+
+    /// Removes a record whose removal is certified, if it still has the certified hash; see [`Engine::remove`].
+    pub fn remove(
+        &mut self,
+        slot: Slot,
+        key: Bytes,
+        certified: RecordHash,
+    ) -> Result<Option<Lsn>, Poisoned> {
+        self.check_poison()?;
+        self.engine.remove(slot, key, certified).map_err(|StoreError(reason)| self.poison(reason))
     }
 
     /// What the store holds of a slot that failed its verification is no reply, never *absent*: the slot does not vote,
