@@ -25,13 +25,14 @@ use starling::protocol::time::{Timestamp, WallTime};
 use starling::server::disk::{Disk, DiskOptions};
 
 fn main() {
-    let setting = |name: &str, default: u64| {
-        std::env::var(name).map_or(default, |text| text.parse().unwrap())
-    };
+    let setting =
+        |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let keys = setting("STARLING_KEYS", 100_000);
     let rounds = setting("STARLING_ROUNDS", 10);
     let value_bytes = setting("STARLING_VALUE_BYTES", 100) as usize;
-    println!("{keys} keys of 16 bytes, values of {value_bytes} bytes; MiB on disk, and times the live keys and values");
+    println!(
+        "{keys} keys of 16 bytes, values of {value_bytes} bytes; MiB on disk, and times the live keys and values"
+    );
     let modes = std::env::var("STARLING_MODE").unwrap_or_default();
     for removes in [false, true] {
         if modes.is_empty() || modes == if removes { "remove" } else { "overwrite" } {
@@ -141,7 +142,14 @@ fn churn(keys: u64, rounds: u64, value_bytes: usize, removes: bool) {
     println!(
         "{:<22} {:>8} {:>8} {:>8} {:>7} {:>9} {:>8} {:>8} {:>6}",
         if removes { "written and removed" } else { "overwritten" },
-        "log", "store", "all", "times", "updates/s", "p50 us", "p99 us", "RSS"
+        "log",
+        "store",
+        "all",
+        "times",
+        "updates/s",
+        "p50 us",
+        "p99 us",
+        "RSS"
     );
     for round in 0..=rounds {
         let begun = Instant::now();

@@ -58,11 +58,7 @@ impl Doubts {
         let lsn = Lsn::default();
         match request {
             DiskRequest::Update { ticket, slot, .. } if self.slots.contains(slot) => {
-                Some(DiskReply::Applied {
-                    ticket: *ticket,
-                    lsn,
-                    applied: Applied::Refused(Refusal::Lost),
-                })
+                Some(DiskReply::Applied { ticket: *ticket, lsn, applied: Applied::Refused(Refusal::Lost) })
             }
             DiskRequest::Read { ticket, slot, .. } if self.slots.contains(slot) => {
                 Some(DiskReply::Read { ticket: *ticket, lsn, stored: Stored::Lost })

@@ -589,7 +589,7 @@ fn a_record_that_is_gone_without_a_trace_is_given_up_by_mending() {
 fn a_crash_in_the_middle_of_mending_leaves_no_slot_that_only_looks_whole() {
     let mut engine = fresh();
     let mut entries = Vec::new();
-    let mut write = |engine: &mut Engine<MemoryStore>, entries: &mut Vec<Vec<u8>>| {
+    let write = |engine: &mut Engine<MemoryStore>, entries: &mut Vec<Vec<u8>>| {
         while let Some(group) = engine.take_group() {
             let through = group.through();
             entries.push(group.seal(SegmentName { log: LOG, generation: 1 }));
