@@ -37,6 +37,8 @@ pub(crate) enum Planted {
     ForwardedAgain,
     StrangersAnswer,
     LoggedAsNotApplied,
+    /// Waits for the recovery of nodes that lost their disk.
+    LogCutInTheMiddle,
 }
 
 thread_local! {

@@ -1,9 +1,9 @@
 //! How much of the disk a store takes under churn, beside what it holds.
 //!
-//! `cargo bench --bench space`: a minute. `STARLING_KEYS` (100,000), `STARLING_ROUNDS` (10) and `STARLING_VALUE_BYTES` (100)
-//! set the size. All keys are written once, then overwritten that many times; in a second directory they are written
-//! and removed again, as by reaps, that many times. After each round: what log and store take, and how many times the
-//! live data that is.
+//! `cargo bench --bench space`: two minutes. `STARLING_KEYS` (100,000), `STARLING_ROUNDS` (10) and `STARLING_VALUE_BYTES`
+//! (100) set the size; `STARLING_COMPACT_PERCENT=0` never rewrites the store; `STARLING_MODE` is `overwrite` or `remove`.
+//! All keys are written once, then overwritten that many times; in a second directory they are written and removed
+//! again, as by reaps, that many times. After each round: what log and store take beside what they hold.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark ends at the first surprise")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -36,7 +36,7 @@ fn main() {
     let modes = std::env::var("STARLING_MODE").unwrap_or_default();
     for removes in [false, true] {
         if modes.is_empty() || modes == if removes { "remove" } else { "overwrite" } {
-            churn(keys, rounds, value_bytes, removes);
+            churn(keys, rounds, value_bytes, removes, options.clone());
         }
     }
 }
@@ -48,6 +48,9 @@ struct Churn {
     waiting: VecDeque<(Lsn, Instant)>,
     latencies: Vec<u64>,
     replies: Vec<DiskReply>,
+    folder: PathBuf,
+    looked: Instant,
+    peak: u64,
 }
 
 impl Churn {
@@ -56,11 +59,20 @@ impl Churn {
         [rng.bits().to_le_bytes(), rng.bits().to_le_bytes()].concat().into()
     }
 
+    /// Notes the most that is taken at any time.
+    fn look(&mut self) {
+        if self.looked.elapsed() >= Duration::from_millis(250) {
+            self.looked = Instant::now();
+            self.peak = self.peak.max(taken(&self.folder));
+        }
+    }
+
     /// Takes in what the disk has done; waits for it when enough is under way.
     fn breathe(&mut self, in_flight: usize) {
         while self.waiting.len() >= in_flight.max(1) || self.disk.is_saturated() {
             self.disk.wait(Duration::from_millis(100), &mut self.replies).unwrap();
             self.replies.clear();
+            self.look();
             let durable = self.disk.durable();
             while let Some((_, begun)) = self.waiting.pop_front_if(|(lsn, _)| *lsn <= durable) {
                 self.latencies.push(begun.elapsed().as_micros() as u64);
@@ -98,7 +110,8 @@ impl Churn {
             context,
             dot: Dot { actor: Actor(1), at: Timestamp(self.version) },
             value: Some(value.into()),
-            operation: OperationId { started: WallTime(self.version / 1_000), nonce: self.version },
+            // So far apart that a record remembers one operation only, as one that is not written every few seconds.
+            operation: OperationId { started: WallTime(self.version * 100), nonce: self.version },
             base: None,
             limits: Limits::default(),
         };
@@ -124,28 +137,73 @@ impl Churn {
 
     fn settle(&mut self) {
         self.breathe(1);
+        self.run_until(|disk| disk.fed_through() >= disk.durable());
+    }
+
+    fn run_until(&mut self, done: impl Fn(&Disk) -> bool) {
         let begun = Instant::now();
-        while self.disk.fed_through() < self.disk.durable() && begun.elapsed() < Duration::from_secs(60) {
+        while !done(&self.disk) && begun.elapsed() < Duration::from_secs(120) {
             self.disk.wait(Duration::from_millis(100), &mut self.replies).unwrap();
             self.replies.clear();
+            self.look();
         }
+    }
+
+    fn count(&self, wanted: &str) -> u64 {
+        self.disk.counts().iter().find(|(name, _)| *name == wanted).unwrap().1
+    }
+
+    fn tell(&mut self, what: &str, live: u64, updates: u64, begun: Instant) {
+        let seconds = begun.elapsed().as_secs_f64();
+        let log = taken(&self.folder.join("log"));
+        let all = taken(&self.folder);
+        self.latencies.sort_unstable();
+        let latencies = &self.latencies;
+        let at = |share: usize| latencies.get(latencies.len() * share / 1_000).copied().unwrap_or_default();
+        println!(
+            "{what:<20} {:>7.1} {:>7.1} {:>7.1} {:>7.1} {:>7.1} {:>6.2} {:>4} {:>9.0} {:>8} {:>8} {:>6}",
+            mib(live),
+            mib(self.count("live_bytes")),
+            mib(log),
+            mib(all - log),
+            mib(self.peak.max(all)),
+            (all - log) as f64 / self.count("live_bytes").max(1) as f64,
+            self.count("disk_compactions"),
+            updates as f64 / seconds,
+            at(500),
+            at(990),
+            resident_mib(),
+        );
+        self.latencies.clear();
+        self.peak = 0;
     }
 }
 
-fn churn(keys: u64, rounds: u64, value_bytes: usize, removes: bool) {
+fn churn(keys: u64, rounds: u64, value_bytes: usize, removes: bool, options: DiskOptions) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let disk = Disk::open(folder.path(), DiskOptions::default(), || {}).unwrap();
-    let rng = Rng::from_number(7);
-    let mut churn =
-        Churn { disk, rng, version: 0, waiting: VecDeque::new(), latencies: Vec::new(), replies: Vec::new() };
+    let disk = Disk::open(folder.path(), options, || {}).unwrap();
+    let mut churn = Churn {
+        disk,
+        rng: Rng::from_number(7),
+        version: 0,
+        waiting: VecDeque::new(),
+        latencies: Vec::new(),
+        replies: Vec::new(),
+        folder: folder.path().to_owned(),
+        looked: Instant::now(),
+        peak: 0,
+    };
     let live = keys * (16 + value_bytes as u64);
     println!(
-        "{:<22} {:>8} {:>8} {:>8} {:>7} {:>9} {:>8} {:>8} {:>6}",
+        "{:<20} {:>7} {:>7} {:>7} {:>7} {:>7} {:>6} {:>4} {:>9} {:>8} {:>8} {:>6}",
         if removes { "written and removed" } else { "overwritten" },
+        "data",
+        "stored",
         "log",
         "store",
-        "all",
+        "peak",
         "times",
+        "new",
         "updates/s",
         "p50 us",
         "p99 us",
@@ -155,36 +213,19 @@ fn churn(keys: u64, rounds: u64, value_bytes: usize, removes: bool) {
         let begun = Instant::now();
         (0..keys).for_each(|number| churn.write(number, value_bytes));
         churn.settle();
-        tell(folder.path(), &format!("round {round}, written"), live, keys, begun, &mut churn.latencies);
+        churn.tell(&format!("round {round}, written"), live, keys, begun);
         if removes {
             let begun = Instant::now();
             (0..keys).for_each(|number| churn.remove(number));
             churn.settle();
-            tell(folder.path(), &format!("round {round}, removed"), live, keys, begun, &mut churn.latencies);
+            churn.tell(&format!("round {round}, removed"), 0, keys, begun);
         }
     }
+    // What is due after the next checkpoint.
+    let begun = Instant::now();
+    churn.run_until(|_| begun.elapsed() > Duration::from_secs(45));
+    churn.tell("45 s later", if removes { 0 } else { live }, 0, begun);
     churn.disk.close().unwrap();
-    tell(folder.path(), "closed", live, 0, Instant::now(), &mut churn.latencies);
-}
-
-fn tell(folder: &Path, what: &str, live: u64, updates: u64, begun: Instant, latencies: &mut Vec<u64>) {
-    let seconds = begun.elapsed().as_secs_f64();
-    let log = taken(&folder.join("log"));
-    let all = taken(folder);
-    latencies.sort_unstable();
-    let at = |share: usize| latencies.get(latencies.len() * share / 1_000).copied().unwrap_or_default();
-    println!(
-        "{what:<22} {:>8.1} {:>8.1} {:>8.1} {:>7.2} {:>9.0} {:>8} {:>8} {:>6}",
-        mib(log),
-        mib(all - log),
-        mib(all),
-        all as f64 / live as f64,
-        updates as f64 / seconds,
-        at(500),
-        at(990),
-        resident_mib(),
-    );
-    latencies.clear();
 }
 
 fn mib(bytes: u64) -> f64 {

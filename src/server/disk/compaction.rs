@@ -18,10 +18,10 @@ use crate::protocol::ring::slot::{SLOTS, Slot};
 use crate::protocol::storage::op::Lsn;
 
 /// How much is copied in one go: what a feed may wait for.
-const PIECE_BYTES: u64 = 256 << 10;
+const PIECE_BYTES: u64 = if cfg!(test) { 16 << 10 } else { 256 << 10 };
 
-/// How many slots of the copy are compared in one go.
-const SLOTS_AT_ONCE: u16 = 64;
+/// How many slots of the copy are compared in one go, at most.
+const SLOTS_AT_ONCE: u64 = if cfg!(test) { 4_096 } else { 256 };
 
 /// What the feeder does for it.
 #[derive(Debug)]
@@ -36,6 +36,9 @@ pub(super) enum Task {
     Retire,
     /// Close the copy, and remove it.
     GiveUp,
+    /// Lose a key of the copy.
+    #[cfg(test)]
+    Spoil,
 }
 
 /// What the feeder says to that.
@@ -49,6 +52,8 @@ pub(super) enum Step {
     Switched(SledStore),
     /// The old store is gone, or the copy.
     Over,
+    #[cfg(test)]
+    Spoilt,
 }
 
 /// How far it is.
@@ -57,6 +62,8 @@ enum Phase {
     /// Nothing to do.
     Resting,
     Wanted,
+    /// A fresh store is being opened.
+    Beginning,
     Copying,
     /// Comparing the copy, from this slot on.
     Comparing(u16),
@@ -108,6 +115,17 @@ impl Compaction {
         self.phase = Phase::Wanted;
     }
 
+    /// For tests: rewrites it whatever it takes.
+    #[cfg(test)]
+    pub(super) fn want(&mut self) {
+        self.phase = Phase::Wanted;
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_comparing(&self) -> bool {
+        matches!(self.phase, Phase::Comparing(_))
+    }
+
     /// Whether the store is being rewritten.
     pub(super) fn is_under_way(&self) -> bool {
         self.phase != Phase::Resting
@@ -118,17 +136,21 @@ impl Compaction {
         self.is_under_way().then_some(self.due)
     }
 
-    /// What to do now, if anything. `fed` is what the store holds.
-    pub(super) fn next(&self, fed: Lsn, now: Instant) -> Option<Next> {
+    /// What to do now, if anything. The store holds everything up to `fed`, and about `live` bytes.
+    pub(super) fn next(&mut self, fed: Lsn, live: u64, now: Instant) -> Option<Next> {
         if self.due > now {
             return None;
         }
         let task = match self.phase {
-            Phase::Resting => return None,
-            Phase::Wanted => Task::Begin,
+            Phase::Resting | Phase::Beginning => return None,
+            Phase::Wanted => {
+                self.phase = Phase::Beginning;
+                Task::Begin
+            }
             Phase::Copying => Task::Copy(PIECE_BYTES),
             Phase::Comparing(next) => {
-                let last = (next + (SLOTS_AT_ONCE - 1)).min(SLOTS - 1);
+                let slots = (PIECE_BYTES / (live / u64::from(SLOTS) + 1)).clamp(1, SLOTS_AT_ONCE) as u16;
+                let last = (next + (slots - 1)).min(SLOTS - 1);
                 return Some(Next::Compare(Slot::new(next).ok()?, Slot::new(last).ok()?));
             }
             Phase::Switching => Task::Switch(fed),
@@ -141,10 +163,12 @@ impl Compaction {
     /// A step was done, except the switch.
     pub(super) fn done(&mut self, step: &Step, taken: u64, now: Instant, options: &DiskOptions) {
         match step {
-            Step::Begun => self.phase = Phase::Copying,
+            // It may have been given up meanwhile.
+            Step::Begun if self.phase == Phase::Beginning => self.phase = Phase::Copying,
+            Step::Begun => {}
             Step::Copied { bytes, is_all } => {
                 self.pace(*bytes, now, options);
-                if *is_all {
+                if *is_all && self.phase == Phase::Copying {
                     self.phase = Phase::Comparing(0);
                 }
             }
@@ -163,6 +187,8 @@ impl Compaction {
                 );
                 self.phase = Phase::Resting;
             }
+            #[cfg(test)]
+            Step::Spoilt => {}
         }
     }
 
@@ -176,19 +202,22 @@ impl Compaction {
         options: &DiskOptions,
     ) {
         self.pace(bytes, now, options);
-        self.phase = match last.get() + 1 {
-            _ if !is_right => Phase::GivingUp,
-            SLOTS.. => Phase::Switching,
-            next => Phase::Comparing(next),
-        };
+        if let Phase::Comparing(_) = self.phase {
+            self.phase = match last.get() + 1 {
+                _ if !is_right => Phase::GivingUp,
+                SLOTS.. => Phase::Switching,
+                next => Phase::Comparing(next),
+            };
+        }
     }
 
     /// Ends it, if the copy does not count yet: there is no space, or no time, for the rest.
     pub(super) fn give_up(&mut self) {
         match self.phase {
-            Phase::Copying | Phase::Comparing(_) | Phase::Switching => self.phase = Phase::GivingUp,
+            Phase::Beginning | Phase::Copying | Phase::Comparing(_) => self.phase = Phase::GivingUp,
             Phase::Wanted => self.phase = Phase::Resting,
-            Phase::Resting | Phase::Retiring | Phase::GivingUp => {}
+            // Switching is the last step and may be under way.
+            Phase::Resting | Phase::Switching | Phase::Retiring | Phase::GivingUp => {}
         }
     }
 
@@ -234,7 +263,8 @@ mod tests {
             compaction.consider(taken * MIB, 100 * MIB, u64::MAX, &options());
             assert_eq!(compaction.is_under_way(), is_wanted, "{taken}");
             if is_wanted {
-                compaction.done(&Step::Begun, 0, now, &options());
+                compaction.give_up();
+                compaction.phase = Phase::GivingUp;
                 compaction.done(&Step::Over, 400 * MIB, now, &options());
             }
         }
@@ -245,34 +275,40 @@ mod tests {
         let now = Instant::now();
         for is_right in [true, false] {
             let mut compaction = Compaction::new(now);
-            let task = |compaction: &Compaction, now| match compaction.next(Lsn(7), now) {
+            let task = |compaction: &mut Compaction, now| match compaction.next(Lsn(7), u64::MAX, now) {
                 Some(Next::Task(task)) => format!("{task:?}"),
-                Some(Next::Compare(first, _)) => format!("Compare from {}", first.get()),
+                Some(Next::Compare(first, last)) => format!("Compare {} to {}", first.get(), last.get()),
                 None => "None".to_owned(),
             };
-            assert_eq!(task(&compaction, now), "None");
+            assert_eq!(task(&mut compaction, now), "None");
             compaction.consider(100 * MIB, 0, u64::MAX, &options());
-            assert_eq!(task(&compaction, now), "Begin");
+            assert_eq!(task(&mut compaction, now), "Begin");
             compaction.done(&Step::Begun, 0, now, &options());
             let copy = format!("{:?}", Task::Copy(PIECE_BYTES));
-            assert_eq!(task(&compaction, now), copy);
+            assert_eq!(task(&mut compaction, now), copy);
             compaction.done(&Step::Copied { bytes: 16 * MIB, is_all: false }, 0, now, &options());
-            assert_eq!(task(&compaction, now), "None", "16 MiB are a second's worth");
+            assert_eq!(task(&mut compaction, now), "None", "16 MiB are a second's worth");
             let now = now + Duration::from_secs(1);
-            assert_eq!(task(&compaction, now), copy);
+            assert_eq!(task(&mut compaction, now), copy);
             compaction.done(&Step::Copied { bytes: 0, is_all: true }, 0, now, &options());
-            assert_eq!(task(&compaction, now), "Compare from 0");
-            let next = Slot::new(SLOTS_AT_ONCE - 1).unwrap();
-            compaction.compared(next, 0, is_right, now, &options());
+            assert_eq!(task(&mut compaction, now), "Compare 0 to 0");
+            compaction.compared(Slot::new(0).unwrap(), 0, is_right, now, &options());
             if !is_right {
-                assert_eq!(task(&compaction, now), "GiveUp");
+                assert_eq!(task(&mut compaction, now), "GiveUp");
                 continue;
             }
-            assert_eq!(task(&compaction, now), format!("Compare from {SLOTS_AT_ONCE}"));
+            assert_eq!(task(&mut compaction, now), "Compare 1 to 1");
+            let begun = Compaction { phase: compaction.phase, ..Compaction::new(now) };
+            for phase in [Phase::Beginning, Phase::Copying, begun.phase] {
+                let mut given_up = Compaction { phase, ..Compaction::new(now) };
+                given_up.give_up();
+                given_up.done(&Step::Begun, 0, now, &options());
+                given_up.done(&Step::Copied { bytes: 0, is_all: true }, 0, now, &options());
+                given_up.compared(Slot::new(SLOTS - 1).unwrap(), 0, true, now, &options());
+                assert_eq!(task(&mut given_up, now), "GiveUp", "{phase:?}");
+            }
             compaction.compared(Slot::new(SLOTS - 1).unwrap(), 0, true, now, &options());
-            assert_eq!(task(&compaction, now), format!("{:?}", Task::Switch(Lsn(7))));
-            compaction.give_up();
-            assert_eq!(task(&compaction, now), "GiveUp", "until the rename there is a way back");
+            assert_eq!(task(&mut compaction, now), format!("{:?}", Task::Switch(Lsn(7))));
         }
     }
 }

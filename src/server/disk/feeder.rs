@@ -277,6 +277,16 @@ impl Feeder {
                 }
                 Ok(Step::Over)
             }
+            #[cfg(test)]
+            Task::Spoil => {
+                let Some(copy) = &mut self.fresh else { return Err(failed("there is no copy")) };
+                let mut last = None;
+                let (first, end) = (Slot::new(0).map_err(failed)?, Slot::new(SLOTS - 1).map_err(failed)?);
+                copy.store.scan(first, end, &mut |slot, key, _| last = Some((slot, key.to_vec().into())))?;
+                let Some((slot, key)) = last else { return Err(failed("the copy is empty")) };
+                copy.store.replace(&[Replacement { slot, key, value: None }], Lsn(0))?;
+                Ok(Step::Spoilt)
+            }
         }
     }
 

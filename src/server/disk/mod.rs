@@ -394,7 +394,8 @@ impl Disk {
             Some(FeederJob::Verify { which, first, last, expected })
         };
         if self.scrub.is_verified() {
-            match self.compaction.next(self.engine.fed_through(), now) {
+            let live = self.gauge.live.load(Ordering::Relaxed);
+            match self.compaction.next(self.engine.fed_through(), live, now) {
                 Some(Next::Task(task)) => return Some(FeederJob::Compact(task)),
                 Some(Next::Compare(first, last)) => return compare(Which::Fresh, first, last),
                 None => {}
