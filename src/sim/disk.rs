@@ -615,10 +615,7 @@ mod tests {
             let mut rng = Rng::from_number(seed);
             let mut disk = Disk::new(&mut rng);
             disk.open().unwrap();
-            put_keys(&mut disk, 0..50, &mut rng);
-            disk.crash(&mut rng);
-            disk.open().unwrap();
-            put_keys(&mut disk, 50..60, &mut rng);
+            put_keys(&mut disk, 0..60, &mut rng);
             disk.crash(&mut rng);
             if !disk.damage_log(&mut rng) {
                 continue;

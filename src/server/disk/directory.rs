@@ -151,7 +151,10 @@ fn read_format(folder: &Path) -> Result<LogId, OpenError> {
                 _ => return Err(another("unknown".to_owned())),
             };
             let log = words.next().and_then(|id| u64::from_str_radix(id, 16).ok());
-            let Some(log) = log.filter(|_| found == FORMAT.to_string()) else { return Err(another(found)) };
+            if found != FORMAT.to_string() {
+                return Err(another(found));
+            }
+            let Some(log) = log else { return Err(OpenError::Pointer(path)) };
             // With another identity the whole log would look like nothing. Directories of the first days have no
             // checksum here.
             match words.next() {
@@ -228,12 +231,18 @@ mod tests {
         let file = folder.path().join("file");
         fs::write(&file, "x").unwrap();
         assert!(matches!(Directory::open(&file), Err(OpenError::NotADirectory(_))));
-        for text in
-            ["starling-data 2 00\n", "", "starling-data 1\n", "starling-data 1 not-hex\n", "else 1 00\n"]
-        {
+        for (text, is_another) in [
+            ("starling-data 2 00\n", true),
+            ("", true),
+            ("else 1 00\n", true),
+            ("starling-data 1\n", false),
+            ("starling-data 1 not-hex\n", false),
+            ("starling-data 1 00 00\n", false),
+        ] {
             fs::write(folder.path().join("format"), text).unwrap();
             let error = Directory::open(folder.path()).unwrap_err();
-            assert!(matches!(error, OpenError::AnotherFormat { .. }), "{text:?}: {error}");
+            assert_eq!(matches!(error, OpenError::AnotherFormat { .. }), is_another, "{text:?}: {error}");
+            assert_eq!(matches!(error, OpenError::Pointer(_)), !is_another, "{text:?}: {error}");
         }
         fs::remove_file(folder.path().join("format")).unwrap();
         fs::create_dir(folder.path().join("log")).unwrap();
