@@ -30,8 +30,13 @@ fn main() {
     let keys = setting("STARLING_KEYS", 100_000);
     let rounds = setting("STARLING_ROUNDS", 10);
     let value_bytes = setting("STARLING_VALUE_BYTES", 100) as usize;
+    let default = DiskOptions::default();
+    let compact_percent = setting("STARLING_COMPACT_PERCENT", default.compact_percent);
+    let options = DiskOptions { compact_percent, ..default };
     println!(
-        "{keys} keys of 16 bytes, values of {value_bytes} bytes; MiB on disk, and times the live keys and values"
+        "{keys} keys of 16 bytes, values of {value_bytes} bytes. In MiB: keys and values, what the store holds for them, \
+         log, store, most of both together at any time; then how many times what it holds the store takes, and how \
+         often it was rewritten"
     );
     let modes = std::env::var("STARLING_MODE").unwrap_or_default();
     for removes in [false, true] {
