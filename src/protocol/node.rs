@@ -300,6 +300,7 @@ impl Node {
                     self.on_exchange_reply(now, Token(token), reply, out);
                 }
             }
+            DiskReply::Mended { .. } | DiskReply::Doubted { .. } => {}
             DiskReply::Durable { through } => {
                 for vigil in self.desk.synced(through) {
                     self.on_durable(now, vigil, out);

@@ -39,6 +39,8 @@ pub(crate) enum Planted {
     LoggedAsNotApplied,
     /// No bug of the bank: a node panics, which every run has to survive.
     Panics,
+    /// Waits for the recovery of nodes that lost their disk.
+    LogCutInTheMiddle,
 }
 
 thread_local! {

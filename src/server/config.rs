@@ -176,6 +176,14 @@ settings_table! {
         free_space_floor_bytes: u64,
         /// Memory for sled.
         cache_bytes: u64,
+        /// Of the live data, how much the store may take before it is rewritten.
+        compact_percent: u64,
+        /// Below this it is not worth it.
+        compact_floor_bytes: u64,
+        /// Pace of the rewriting.
+        compact_bytes_per_second: u64,
+        /// Pace of the scrub.
+        scrub_bytes_per_second: u64,
     }
 }
 settings_table! {
@@ -457,6 +465,12 @@ impl DiskSettings {
             backlog_bytes_max: self.backlog_bytes_max.unwrap_or(default.backlog_bytes_max),
             free_space_floor: self.free_space_floor_bytes.unwrap_or(default.free_space_floor),
             cache_bytes: self.cache_bytes.unwrap_or(default.cache_bytes),
+            compact_percent: self.compact_percent.unwrap_or(default.compact_percent),
+            compact_floor_bytes: self.compact_floor_bytes.unwrap_or(default.compact_floor_bytes),
+            compact_bytes_per_second: self
+                .compact_bytes_per_second
+                .unwrap_or(default.compact_bytes_per_second),
+            scrub_bytes_per_second: self.scrub_bytes_per_second.unwrap_or(default.scrub_bytes_per_second),
             ..default
         })
     }

@@ -166,7 +166,8 @@ impl Witness {
             DiskRequest::Meta { .. }
             | DiskRequest::Sums { .. }
             | DiskRequest::List { .. }
-            | DiskRequest::ReadMany { .. } => return,
+            | DiskRequest::ReadMany { .. }
+            | DiskRequest::Mend { .. } => return,
         };
         let key = self.number(key);
         self.hosts[host].asked.push_back((*ticket, key, asked));
@@ -225,7 +226,9 @@ impl Witness {
             DiskReply::MetaApplied { .. }
             | DiskReply::Sums { .. }
             | DiskReply::Listed { .. }
-            | DiskReply::ReadMany { .. } => return,
+            | DiskReply::ReadMany { .. }
+            | DiskReply::Mended { .. }
+            | DiskReply::Doubted { .. } => return,
         };
         let watched = &mut self.hosts[host];
         let Some((_, key, asked)) = watched.asked.pop_front_if(|(asked, ..)| *asked == ticket) else {

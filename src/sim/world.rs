@@ -69,19 +69,61 @@ const EVENTS_IN_A_ROW_MAX: u32 = 50_000;
 
 /// Something that is going to happen.
 enum Event {
-    Deliver { to: usize, boot: u64, from: NodeId, message: Box<PeerMessage> },
-    Wake { host: usize, boot: u64 },
-    DiskWorks { host: usize, boot: u64 },
-    DiskSynced { host: usize, boot: u64 },
-    Asked { host: usize, boot: u64, client: usize, id: u64, deadline_ms: u32, request: Box<Request> },
-    Answered { client: usize, id: u64, answer: Box<Answer> },
-    ClientWakes { client: usize },
+    Deliver {
+        to: usize,
+        boot: u64,
+        from: NodeId,
+        message: Box<PeerMessage>,
+    },
+    Wake {
+        host: usize,
+        boot: u64,
+    },
+    DiskWorks {
+        host: usize,
+        boot: u64,
+    },
+    DiskSynced {
+        host: usize,
+        boot: u64,
+    },
+    /// The scrub of a disk on which something rots comes by.
+    Scrubs {
+        host: usize,
+    },
+    Asked {
+        host: usize,
+        boot: u64,
+        client: usize,
+        id: u64,
+        deadline_ms: u32,
+        request: Box<Request>,
+    },
+    Answered {
+        client: usize,
+        id: u64,
+        answer: Box<Answer>,
+    },
+    ClientWakes {
+        client: usize,
+    },
     FaultBegins,
     FaultEnds(Relief),
-    Starts { host: usize },
-    Resumes { host: usize },
-    FigureGoesOn { figure: u64, act: usize },
-    StopTakesTooLong { host: usize, boot: u64, down: Duration },
+    Starts {
+        host: usize,
+    },
+    Resumes {
+        host: usize,
+    },
+    FigureGoesOn {
+        figure: u64,
+        act: usize,
+    },
+    StopTakesTooLong {
+        host: usize,
+        boot: u64,
+        down: Duration,
+    },
 }
 
 /// How a fault ends.
@@ -358,6 +400,7 @@ impl World {
             Event::Wake { host, boot } => self.wake(host, boot),
             Event::DiskWorks { host, boot } => self.disk_works(host, boot),
             Event::DiskSynced { host, boot } => self.disk_synced(host, boot),
+            Event::Scrubs { host } => self.disk_scrubs(host),
             Event::Asked { host, boot, client, id, deadline_ms, request } => {
                 if self.hosts[host].boot == boot {
                     self.trace.event(self.now, b'q', host, id);
@@ -579,6 +622,7 @@ impl Event {
             | Event::Wake { host, .. }
             | Event::DiskWorks { host, .. }
             | Event::DiskSynced { host, .. }
+            | Event::Scrubs { host, .. }
             | Event::Asked { host, .. } => Some(*host),
             _ => None,
         }

@@ -298,7 +298,10 @@ impl Story {
                 DiskReply::Read { ticket, lsn: self.position(&key), stored }
             }
             DiskRequest::Meta { ticket, .. } => DiskReply::MetaApplied { ticket, lsn: self.log },
-            DiskRequest::Sums { .. } | DiskRequest::List { .. } | DiskRequest::ReadMany { .. } => {
+            DiskRequest::Sums { .. }
+            | DiskRequest::List { .. }
+            | DiskRequest::ReadMany { .. }
+            | DiskRequest::Mend { .. } => {
                 panic!("a coordinator asks for one key at a time: {request:?}")
             }
         }
@@ -351,7 +354,9 @@ impl Story {
             DiskReply::MetaApplied { .. }
             | DiskReply::Sums { .. }
             | DiskReply::Listed { .. }
-            | DiskReply::ReadMany { .. } => Vec::new(),
+            | DiskReply::ReadMany { .. }
+            | DiskReply::Mended { .. }
+            | DiskReply::Doubted { .. } => Vec::new(),
         };
         for vigil in ready {
             out.extend(self.with_scope(|coordinator, scope| match vigil {

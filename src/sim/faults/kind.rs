@@ -49,10 +49,13 @@ pub enum Kind {
     Skew,
     /// Condition: monotonic clocks run too fast or too slow.
     Drift,
+    /// A bit of a record in a store flips, or the store loses one without a trace; of one node at a time, and only what
+    /// the other owners hold.
+    Rot,
 }
 
 /// All kinds, with the names by which people choose them.
-pub const KINDS: [(Kind, &str); 23] = [
+pub const KINDS: [(Kind, &str); 24] = [
     (Kind::Crash, "crash"),
     (Kind::Stop, "stop"),
     (Kind::Pause, "pause"),
@@ -76,6 +79,7 @@ pub const KINDS: [(Kind, &str); 23] = [
     (Kind::ClientLoss, "client-loss"),
     (Kind::Skew, "skew"),
     (Kind::Drift, "drift"),
+    (Kind::Rot, "rot"),
 ];
 
 /// Faults that nothing strikes with yet, since what defends against them is a later feature: the fault, and what it waits for.
@@ -104,15 +108,17 @@ impl Kind {
     /// Whether it holds throughout instead of striking now and then.
     #[must_use]
     pub fn is_condition(self) -> bool {
-        self >= Kind::CrashApplied
+        self >= Kind::CrashApplied && self != Kind::Rot
     }
 
-    /// How many seeds in a thousand draw it.
+    /// How many seeds in a thousand draw it; none if it strikes by name only.
     pub(super) fn per_mille(self) -> u32 {
         match self {
             Kind::Delay | Kind::Sync | Kind::Skew => 750,
             Kind::Loss => 600,
             Kind::Drift => 650,
+            // Only by name, until its damage is refilled by the other owners.
+            Kind::Rot => 0,
             kind if kind.is_condition() => 500,
             _ => 400,
         }
