@@ -37,6 +37,9 @@ pub(crate) enum Planted {
     ForwardedAgain,
     StrangersAnswer,
     LoggedAsNotApplied,
+    ActorOutlivesALoss,
+    VotelessAnswers,
+    VoteBeforeTheRefill,
 }
 
 thread_local! {

@@ -92,6 +92,15 @@ pub enum RunError {
     /// A mistake in the node itself: what it would do next could not be trusted.
     #[error("the node panicked, as the log says; start it again, and report it")]
     Panicked,
+    /// A later life of this node runs somewhere.
+    #[error(
+        "this node came back without its disk somewhere else (amnesia generation {generation}): this process has no say \
+         any more; put its data directory aside, or recover here and stop the other one"
+    )]
+    Fenced {
+        /// The generation of the other one.
+        generation: u32,
+    },
     /// The socket failed for good.
     #[error("the node's UDP socket has failed, as the log says")]
     Deaf,
@@ -172,6 +181,14 @@ pub async fn run(
         // Neither flushed nor dropped: after a failed sync nobody knows what the disk holds. The log will tell.
         std::mem::forget(driver.take_disk());
         endpoint.close("the node has failed").await;
+        return outcome;
+    }
+    if let Err(RunError::Fenced { .. }) = outcome {
+        // It does not say goodbye: that would be said of the other one.
+        driver.peers().close(driver.clients(), "a later life of this node runs elsewhere").await;
+        if let Some(disk) = driver.take_disk() {
+            disk.close()?;
+        }
         return outcome;
     }
     tracing::info!("stopping");

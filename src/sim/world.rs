@@ -517,7 +517,16 @@ impl World {
                 self.cue(Cue::Serves(index));
                 self.compare_views();
             }
-            Notice::Health { .. } | Notice::Trouble(_) => {}
+            Notice::Fenced { .. } => {
+                let down = self.down_time();
+                self.note(About::All, || format!("{} says {notice:?}", host::name(index)));
+                return self.crash(index, down, "ends, since a later life of its node runs elsewhere");
+            }
+            Notice::Health { .. }
+            | Notice::Trouble(_)
+            | Notice::Doubted { .. }
+            | Notice::Refilling { .. }
+            | Notice::Whole { .. } => {}
         }
         let about = match notice {
             Notice::Issued(_) | Notice::Health { .. } => About::Chatter,
