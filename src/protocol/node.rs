@@ -295,7 +295,7 @@ impl Node {
             DiskReply::MetaApplied { ticket, lsn } => match self.desk.fetch_errand(ticket) {
                 Some(Errand::Start(actor)) => self.wait(now, lsn, Vigil::Start(actor), out),
                 Some(Errand::Belief(token)) => self.wait(now, lsn, Vigil::Belief(token), out),
-                Some(Errand::Trust) => self.on_trust_kept(now, out),
+                Some(Errand::Trust) => self.on_trust_kept(now, lsn, out),
                 Some(_) | None => {}
             },
             DiskReply::Sums { ticket, .. }
@@ -373,6 +373,7 @@ impl Node {
                 self.carry_out(now, effects, out);
             }
             Vigil::Mended(slot) => self.on_mended_durably(now, slot, out),
+            Vigil::Trust => self.on_trust_durable(now, out),
             Vigil::Stored { .. } | Vigil::Fetched { .. } => {
                 if let Some((_, mut scope)) = self.any_scope(now, out) {
                     replica::on_durable(vigil, &mut scope);

@@ -215,7 +215,7 @@ fn show_exchange(exchange: &Exchange) -> String {
         Exchange::Refused { id, reason } => format!("refused to exchange #{} {reason:?}", id.0),
         Exchange::Nudge { slots } => format!("nudge about {slots:?}"),
         Exchange::Weigh { id, slots, .. } => format!("weigh #{} {} slots", id.0, slots.len()),
-        Exchange::Weighed { id, differing, voteless } => {
+        Exchange::Weighed { id, differing, voteless, .. } => {
             format!("weighed #{} {} differ, {} without a vote", id.0, differing.len(), voteless.len())
         }
         Exchange::Draw { id, slot, held, .. } => format!("draw #{} slot {slot}, {} held", id.0, held.len()),

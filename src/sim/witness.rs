@@ -97,6 +97,11 @@ impl Witness {
         self.violations.drain(..)
     }
 
+    /// A machine has lost its disk.
+    pub(super) fn lost(&mut self, host: usize) {
+        self.hosts[host].replicas.clear();
+    }
+
     /// A node starts, from what its disk has kept.
     pub(super) fn started(&mut self, host: usize, id: NodeId) {
         let watched = &mut self.hosts[host];

@@ -4,6 +4,7 @@ mod clients;
 mod core;
 mod disks;
 mod faulty;
+mod losses;
 mod messages;
 mod playing;
 mod scheduled;
@@ -39,6 +40,7 @@ use crate::protocol::input::Input;
 use crate::protocol::node::Node;
 use crate::protocol::output::{Notice, Output};
 use crate::protocol::rng::Rng;
+use crate::protocol::storage::op::MetaKey;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Request};
 use crate::protocol::wire::peer::PeerMessage;
@@ -175,6 +177,7 @@ impl World {
                 slowness: 0,
                 has_served: false,
                 is_frozen: false,
+                has_lost: false,
                 sync_fails: false,
             })
         });
@@ -255,6 +258,7 @@ impl World {
         if heals_alone {
             self.exchange_once_more();
         }
+        self.demand_whole_nodes();
         self.demand_one_view();
         self.report()
     }
@@ -399,6 +403,7 @@ impl World {
         if self.hosts[index].process.is_some() {
             return;
         }
+        self.perhaps_lose_disk(index);
         let origin = self.rng.below(1 << 40);
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut rng = self.rng.fork();
@@ -410,11 +415,24 @@ impl World {
             Ok(meta) => meta,
             Err(error) => return self.insane(index, &format!("cannot open its disk: {error}")),
         };
+        // A machine that was a member and finds nothing has lost its disk.
+        let known = match self.hosts[index].id.filter(|_| !meta.contains_key(&MetaKey::Identity)) {
+            None => None,
+            Some(id) => match self.known_to_others(index, id) {
+                Some(known) => Some(known),
+                None => return self.start_later(index),
+            },
+        };
         #[cfg(test)]
-        self.planted.doctor_start(index, &mut meta, &mut rng);
+        self.planted.doctor_start(index, known.is_some(), &mut meta, &mut rng);
         let host = &mut self.hosts[index];
         let mut outputs = std::mem::take(&mut self.outputs);
-        match Node::start(host.config.clone(), &meta, host.clock.now(self.now), rng, &mut outputs) {
+        let (config, now) = (host.config.clone(), host.clock.now(self.now));
+        let started = match &known {
+            Some(known) => Node::recover(config, known, now, rng, &mut outputs),
+            None => Node::start(config, &meta, now, rng, &mut outputs),
+        };
+        match started {
             Ok(node) => {
                 self.witness.started(index, node.id());
                 host.process = Some(Process {
@@ -517,6 +535,7 @@ impl World {
                 self.cue(Cue::Serves(index));
                 self.compare_views();
             }
+            Notice::Whole { .. } => self.hosts[index].has_lost = false,
             Notice::Fenced { .. } => {
                 let down = self.down_time();
                 self.note(About::All, || format!("{} says {notice:?}", host::name(index)));
@@ -525,8 +544,7 @@ impl World {
             Notice::Health { .. }
             | Notice::Trouble(_)
             | Notice::Doubted { .. }
-            | Notice::Refilling { .. }
-            | Notice::Whole { .. } => {}
+            | Notice::Refilling { .. } => {}
         }
         let about = match notice {
             Notice::Issued(_) | Notice::Health { .. } => About::Chatter,

@@ -34,7 +34,7 @@ use self::ledger::Ledger;
 use self::means::{Ask, Means};
 pub use self::means::{Counts, Effect, Token};
 use self::pace::Pace;
-use self::refill::Refill;
+use self::refill::{Refill, Weighed};
 use self::supply::Supplies;
 use self::tree::{Common, SlotSums};
 use self::walk::{End, Walk};
@@ -48,6 +48,7 @@ use crate::protocol::ring::view::RingView;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskReply, Page, Stored};
 use crate::protocol::storage::sums::SlotSum;
+use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::exchange::{Exchange, ExchangeRefusal, Item, PairDigest, QuestionId, Salt};
 
@@ -300,15 +301,16 @@ impl AntiEntropy {
                 let Some(common) = self.agree(now, from, id, digest, fellows, out) else { return };
                 let AntiEntropy { refill, supplies, ledger, counts, next, .. } = self;
                 let mut means = Means { now, ledger, counts, next, out };
-                if refill.is_voteless(slot) || !common.has(slot) {
+                if refill.standing(slot) == Standing::Closed || !common.has(slot) {
                     Supplies::decline(from, id, &mut means);
                 } else {
                     supplies.draw(from, id, salt, slot, after, held, &mut means);
                 }
             }
-            Exchange::Weighed { id, differing, voteless } => {
+            Exchange::Weighed { id, differing, voteless, closed } => {
                 self.with_refill(now, out, |refill, _, _, means| {
-                    refill.on_weighed(from, id, &differing, &voteless, means);
+                    let weighed = Weighed { differing: &differing, voteless: &voteless, closed: &closed };
+                    refill.on_weighed(from, id, weighed, means);
                 });
             }
             Exchange::Drawn { id, items, next, is_whole } => {
@@ -446,7 +448,7 @@ impl AntiEntropy {
         if self.supplies.awaits(token) {
             let AntiEntropy { refill, supplies, ledger, counts, next, .. } = self;
             let means = &mut Means { now, ledger, counts, next, out };
-            return supplies.on_sums(token, &sums, |slot| refill.is_voteless(slot), means);
+            return supplies.on_sums(token, &sums, |slot| refill.standing(slot), means);
         }
         self.with_refill(now, out, |refill, _, salt, means| refill.on_sums(token, &sums, salt, means));
         if let Some(glance) = self.glances.remove(&token) {
@@ -479,7 +481,7 @@ impl AntiEntropy {
         if self.supplies.awaits(token) {
             let AntiEntropy { refill, supplies, ledger, counts, next, .. } = self;
             let means = &mut Means { now, ledger, counts, next, out };
-            supplies.on_read(token, found, |slot| refill.is_voteless(slot), means);
+            supplies.on_read(token, found, |slot| refill.standing(slot), means);
         } else if self.answering.as_ref().is_some_and(|answering| answering.awaits(token)) {
             self.with_answering(now, out, |answering, means| answering.on_read(token, found, means));
         } else {

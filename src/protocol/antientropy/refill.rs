@@ -14,6 +14,9 @@
 //! again acknowledge a write beside an acknowledgement from before the loss. Whatever it acknowledged so earlier is in
 //! its store by then, and is found there.
 //!
+//! An owner that has no vote for a slot itself does not count, since it may lack what others have seen it hold. But if
+//! *all* others were asked, then everything that is still to be had is here, whoever had it, and that has to do.
+//!
 //! A slot is had from an owner when all that the owner held at one moment behind the fence has been merged here.
 //! Records that are written meanwhile come as to any owner.
 
@@ -32,6 +35,7 @@ use crate::protocol::ring::arc::Arc;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::slot_set::SlotSet;
 use crate::protocol::storage::op::Page;
+use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::exchange::{Exchange, Item, Mark, QuestionId, Salt};
 
@@ -61,8 +65,10 @@ pub(super) struct Refill {
     /// Those that are to be refilled.
     wanted: SlotSet,
     sources: BTreeMap<NodeId, Source>,
-    /// From how many others a slot has to be had; zero as long as there is no ring.
+    /// From how many others that vote for it a slot has to be had; zero as long as there is no ring.
     need: usize,
+    /// How many others there are.
+    others: usize,
     /// Records that came since the start of the node.
     pub(super) records: u64,
 }
@@ -73,8 +79,12 @@ struct Source {
     common: Shared<Common>,
     /// It has answered under the present digest.
     is_fenced: bool,
-    /// Slots that were had from it.
+    /// Slots that were had from it while it had a vote for them.
     had: SlotSet,
+    /// And while it had none.
+    had_what_it_had: SlotSet,
+    /// Slots that it has no vote for, by its last word.
+    voteless: SlotSet,
     /// To be weighed in this round.
     unweighed: VecDeque<Slot>,
     /// To be drawn in this round.
@@ -113,6 +123,13 @@ struct Drawing {
     has_failed: bool,
 }
 
+/// What an owner has found.
+pub(super) struct Weighed<'a> {
+    pub(super) differing: &'a [Slot],
+    pub(super) voteless: &'a [Slot],
+    pub(super) closed: &'a [Slot],
+}
+
 /// A question that may have to be repeated.
 #[derive(Debug)]
 struct Question {
@@ -133,9 +150,13 @@ impl Question {
 }
 
 impl Refill {
-    /// Whether this node has no vote for the slot.
-    pub(super) fn is_voteless(&self, slot: Slot) -> bool {
-        self.voteless.contains(slot)
+    /// What this node's contents of a slot are to another owner that refills.
+    pub(super) fn standing(&self, slot: Slot) -> Standing {
+        match (self.voteless.contains(slot), self.wanted.contains(slot)) {
+            (false, _) => Standing::Votes,
+            (true, true) => Standing::Refilling,
+            (true, false) => Standing::Closed,
+        }
     }
 
     /// How many slots are still to be refilled.
@@ -154,6 +175,7 @@ impl Refill {
         let wanted: SlotSet = voteless.iter().filter(|slot| may_begin(*slot)).collect();
         for source in self.sources.values_mut() {
             source.had.retain(|slot| wanted.contains(slot));
+            source.had_what_it_had.retain(|slot| wanted.contains(slot));
             if matches!(source.step, Step::Idle { .. }) && wanted.len() > self.wanted.len() {
                 source.step = Step::Idle { until: now };
             } else if source.drawing().is_some_and(|slot| !wanted.contains(slot)) {
@@ -175,6 +197,7 @@ impl Refill {
         // more than can be without it.
         let majority = owners / 2 + 1;
         self.need = owners + 1 - majority;
+        self.others = owners.saturating_sub(1);
         let mut before = std::mem::take(&mut self.sources);
         for (node, common) in fellows {
             let source = match before.remove(&node) {
@@ -184,6 +207,8 @@ impl Refill {
                     is_fenced: false,
                     // What was had behind an earlier fence was had.
                     had: known.map(|source| source.had).unwrap_or_default(),
+                    had_what_it_had: SlotSet::new(),
+                    voteless: SlotSet::new(),
                     unweighed: VecDeque::new(),
                     differing: VecDeque::new(),
                     step: Step::Idle { until: now },
@@ -228,20 +253,18 @@ impl Refill {
         let Some(mut source) = self.sources.remove(&node) else { return };
         let taken = self.sources.values().filter_map(Source::drawing).collect();
         let context = Context { node, wanted: &self.wanted, taken };
-        let (fenced, had) = (source.is_fenced, source.had.len());
+        let had = |source: &Source| source.had.len() + source.had_what_it_had.len();
+        let before = (source.is_fenced, had(&source));
         act(&mut source, &context, means);
-        let (fences, has) = (source.is_fenced && !fenced, source.had.len() != had);
+        let (fences, has) = (source.is_fenced && !before.0, had(&source) != before.1);
         self.sources.insert(node, source);
-        let fenced = if fences {
-            self.enough(|source, slot| source.is_fenced && source.common.has(slot))
-        } else {
-            Vec::new()
-        };
-        let refilled = if has { self.enough(|source, slot| source.had.contains(slot)) } else { Vec::new() };
+        let fenced = if fences { self.fenced() } else { Vec::new() };
+        let refilled = if has { self.refilled() } else { Vec::new() };
         for slot in &refilled {
             self.wanted.remove(*slot);
             self.sources.values_mut().for_each(|source| {
                 source.had.remove(*slot);
+                source.had_what_it_had.remove(*slot);
             });
         }
         if !fenced.is_empty() || !refilled.is_empty() {
@@ -249,10 +272,21 @@ impl Refill {
         }
     }
 
-    /// The slots of which that is true for enough of the others.
-    fn enough(&self, is_so: impl Fn(&Source, Slot) -> bool) -> Vec<Slot> {
-        let count = |slot| self.sources.values().filter(|source| is_so(source, slot)).count();
+    /// The slots for which enough of the others have seen the raised generation.
+    fn fenced(&self) -> Vec<Slot> {
+        let is_fence = |slot| move |source: &&Source| source.is_fenced && source.common.has(slot);
+        let count = |slot| self.sources.values().filter(is_fence(slot)).count();
         self.wanted.iter().filter(|slot| self.need > 0 && count(*slot) >= self.need).collect()
+    }
+
+    /// The slots that are whole.
+    fn refilled(&self) -> Vec<Slot> {
+        let is_whole = |slot: &Slot| {
+            let voting = self.sources.values().filter(|source| source.had.contains(*slot)).count();
+            let asked = self.sources.values().filter(|source| source.was_had(*slot)).count();
+            self.others > 0 && (voting >= self.need || asked >= self.others)
+        };
+        self.wanted.iter().filter(is_whole).collect()
     }
 
     /// The own sums have come.
@@ -282,13 +316,10 @@ impl Refill {
         &mut self,
         from: NodeId,
         id: QuestionId,
-        differing: &[Slot],
-        voteless: &[Slot],
+        weighed: Weighed<'_>,
         means: &mut Means<'_>,
     ) {
-        self.with(from, means, |source, context, means| {
-            source.on_weighed(context, id, differing, voteless, means);
-        });
+        self.with(from, means, |source, context, means| source.on_weighed(context, id, weighed, means));
     }
 
     /// An owner has sent records. Gives back how many there are to be merged.
@@ -463,8 +494,7 @@ impl Source {
         &mut self,
         context: &Context<'_>,
         id: QuestionId,
-        differing: &[Slot],
-        voteless: &[Slot],
+        weighed: Weighed<'_>,
         means: &mut Means<'_>,
     ) {
         let slots = match &mut self.step {
@@ -472,20 +502,34 @@ impl Source {
             _ => return,
         };
         self.is_fenced = true;
-        let differing: BTreeSet<&Slot> = differing.iter().collect();
-        let voteless: BTreeSet<&Slot> = voteless.iter().collect();
+        let set = |slots: &[Slot]| slots.iter().copied().collect::<SlotSet>();
+        let (differing, voteless, closed) =
+            (set(weighed.differing), set(weighed.voteless), set(weighed.closed));
         let mut has_got_on = false;
-        for slot in slots {
-            if differing.contains(&slot) {
+        for slot in slots.into_iter().filter(|slot| !closed.contains(*slot)) {
+            if voteless.contains(slot) {
+                self.voteless.insert(slot);
+            } else {
+                self.voteless.remove(slot);
+            }
+            if differing.contains(slot) {
                 self.differing.push_back(slot);
                 has_got_on = true;
-            } else if !voteless.contains(&slot) && context.wanted.contains(slot) {
-                self.had.insert(slot);
-                has_got_on = true;
+            } else if context.wanted.contains(slot) {
+                has_got_on |= self.has(slot);
             }
         }
         let pause = if has_got_on { Duration::ZERO } else { PAUSE };
         self.step = Step::Idle { until: means.now + pause };
+    }
+
+    /// All that this owner holds in a slot is here. Tells whether that is news.
+    fn has(&mut self, slot: Slot) -> bool {
+        if self.voteless.contains(slot) { self.had_what_it_had.insert(slot) } else { self.had.insert(slot) }
+    }
+
+    fn was_had(&self, slot: Slot) -> bool {
+        self.had.contains(slot) || self.had_what_it_had.contains(slot)
     }
 
     fn on_page(
@@ -568,10 +612,11 @@ impl Source {
                 drawing.ask(context.node, &self.common, means);
             }
         } else {
-            if context.wanted.contains(drawing.slot) {
-                self.had.insert(drawing.slot);
-            }
+            let slot = drawing.slot;
             self.step = Step::Idle { until: means.now };
+            if context.wanted.contains(slot) {
+                self.has(slot);
+            }
         }
     }
 }

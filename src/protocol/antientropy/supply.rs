@@ -16,6 +16,7 @@ use crate::protocol::id::NodeId;
 use crate::protocol::ring::arc::Arc;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::op::{Page, Stored};
+use crate::protocol::storage::trust::Standing;
 use crate::protocol::wire::exchange::{Exchange, Item, Mark, QuestionId, Salt};
 
 /// What is being answered, by what was asked of the own disk.
@@ -96,22 +97,28 @@ impl Supplies {
         &mut self,
         token: Token,
         sums: &SlotSums,
-        is_voteless: impl Fn(Slot) -> bool,
+        standing: impl Fn(Slot) -> Standing,
         means: &mut Means<'_>,
     ) {
         let Some(Supply { to, id, work: Work::Weighing { salt, common, slots } }) = self.0.remove(&token)
         else {
             return;
         };
-        let (mut differing, mut voteless) = (Vec::new(), Vec::new());
+        let (mut differing, mut voteless, mut closed) = (Vec::new(), Vec::new(), Vec::new());
         for (slot, theirs) in slots {
-            if is_voteless(slot) || !common.has(slot) || sums.get(slot).is_none() {
+            let standing = standing(slot);
+            if standing == Standing::Closed || !common.has(slot) || sums.get(slot).is_none() {
+                closed.push(slot);
+                continue;
+            }
+            if standing == Standing::Refilling {
                 voteless.push(slot);
-            } else if sums.mark(Arc::of_slot(slot), &common, salt) != theirs {
+            }
+            if sums.mark(Arc::of_slot(slot), &common, salt) != theirs {
                 differing.push(slot);
             }
         }
-        means.send(to, Exchange::Weighed { id, differing, voteless });
+        means.send(to, Exchange::Weighed { id, differing, voteless, closed });
     }
 
     /// A page of an own slot has come.
@@ -141,14 +148,14 @@ impl Supplies {
         &mut self,
         token: Token,
         found: Vec<(Bytes, Stored)>,
-        is_voteless: impl Fn(Slot) -> bool,
+        standing: impl Fn(Slot) -> Standing,
         means: &mut Means<'_>,
     ) {
         let Some(Supply { to, id, work: Work::Reading { slot, keys, mut next } }) = self.0.remove(&token)
         else {
             return;
         };
-        if is_voteless(slot) || found.iter().any(|(_, stored)| *stored == Stored::Lost) {
+        if standing(slot) == Standing::Closed || found.iter().any(|(_, stored)| *stored == Stored::Lost) {
             return Supplies::decline(to, id, means);
         }
         if found.len() < keys.len() {

@@ -24,6 +24,9 @@ use crate::protocol::storage::op::{DiskRequest, MetaKey};
 use crate::protocol::storage::trust::Trust;
 use crate::protocol::time::Now;
 
+/// By how much a recovery raises the incarnation: more often than that no node starts without being heard.
+const UNHEARD_LIVES: u64 = 1_000;
+
 /// By how much, at most, a recovery raises the amnesia generation.
 const AMNESIA_STEP: u64 = 256;
 
@@ -128,7 +131,9 @@ impl Node {
         // It belongs to a cluster already, and gets it from the first member that it meets.
         config.found = None;
         let identity = Identity { node: known.id, name: known.name.clone() };
-        let start = Start { incarnation: known.incarnation.next(), actor: Actor(rng.bits()) };
+        // There may have been lives that nobody else has heard of.
+        let incarnation = Incarnation(known.incarnation.0.saturating_add(UNHEARD_LIVES));
+        let start = Start { incarnation, actor: Actor(rng.bits()) };
         let mut own = own_entry(&config, &identity, start.incarnation, Some(known), out);
         // Two recoveries that begin from the same knowledge must not share a generation: each would take the other's
         // acknowledgements for its own. So it is a little above by chance.

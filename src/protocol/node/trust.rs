@@ -103,10 +103,21 @@ impl Node {
     }
 
     /// The trust is in the log's next group.
-    pub(super) fn on_trust_kept(&mut self, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn on_trust_kept(&mut self, now: Now, lsn: Lsn, out: &mut Vec<Output>) {
         self.losses.is_saving = false;
         self.keep_trust(out);
         self.follow_trust(now, out);
+        self.wait(now, lsn, Vigil::Trust, out);
+    }
+
+    /// And it is durable. A node is whole when it would be so after a crash, too.
+    pub(super) fn on_trust_durable(&mut self, now: Now, out: &mut Vec<Output>) {
+        let is_whole = self.losses.trust.voteless().is_empty() && !self.losses.is_saving;
+        if let Some(story) = self.losses.story.take_if(|_| is_whole) {
+            let records = self.antientropy.refilling().1 - story.records;
+            let took = now.monotonic.since(story.begun);
+            out.push(Output::Notice(Notice::Whole { records, took }));
+        }
     }
 
     /// Tells the exchanges what there is to refill, and raises the generation if that is due.
@@ -149,6 +160,7 @@ impl Node {
         let Some(view) = &self.view else { return };
         let own = self.id();
         self.losses.trust.release(|slot| view.slot(slot).is_owner(own));
+        self.accept_loss();
         let generation = self.membership.settled_amnesia();
         if let Some((_, slots)) = self.losses.raising.take_if(|(raised, _)| *raised <= generation) {
             for slot in self.losses.trust.said(&slots) {
@@ -177,12 +189,22 @@ impl Node {
     /// And that is durable.
     pub(super) fn on_mended_durably(&mut self, now: Now, slot: Slot, out: &mut Vec<Output>) {
         self.losses.trust.mended(slot);
+        self.accept_loss();
         #[cfg(test)]
         if planted::is(Planted::VoteBeforeTheRefill) {
             self.losses.trust.refilled(slot);
         }
         self.keep_trust(out);
         self.follow_trust(now, out);
+    }
+
+    /// A slot with a single owner can be refilled from nowhere. If the operator says so, what is left has to do.
+    fn accept_loss(&mut self) -> bool {
+        let Some(view) = self.view.as_ref().filter(|_| self.config.accept_loss) else { return false };
+        let trust = &mut self.losses.trust;
+        let is_alone = |slot: &Slot| view.slot(*slot).read_set().len() == 1;
+        let alone: Vec<Slot> = trust.voteless().iter().filter(is_alone).collect();
+        alone.into_iter().filter(|slot| trust.refilled(*slot)).count() > 0
     }
 
     /// The exchanges have got on with a refill.
@@ -220,10 +242,7 @@ impl Node {
         };
         story.slots = story.slots.max(left);
         let (span, records) = (at.since(story.begun), records - story.records);
-        if left == 0 {
-            self.losses.story = None;
-            out.push(Output::Notice(Notice::Whole { records, took: span }));
-        } else if at >= story.tell_at {
+        if at >= story.tell_at {
             story.tell_at = at + TELL_EVERY;
             let done = (story.slots - left) as u64;
             // By the slots, which are of nearly equal size.

@@ -75,6 +75,8 @@ pub enum Vigil {
     Belief(u64),
     /// A slot was mended.
     Mended(Slot),
+    /// As in [`Errand::Trust`].
+    Trust,
 }
 
 /// Remembers what each disk request was for, and who waits for which position of the log (High-Water Mark).

@@ -141,8 +141,10 @@ pub enum Exchange {
         id: QuestionId,
         /// Held otherwise.
         differing: Vec<Slot>,
-        /// The fellow has no vote for these either, so that what it holds says nothing.
+        /// The fellow has no vote for these either: what it holds is not all that it should.
         voteless: Vec<Slot>,
+        /// About these it can say nothing.
+        closed: Vec<Slot>,
     },
     /// What do you hold in this slot?
     Draw {
@@ -167,7 +169,7 @@ pub enum Exchange {
         items: Vec<Item>,
         /// Ask again from here; `None` at the end of the slot.
         next: Option<Bytes>,
-        /// Whether the fellow has a vote for the slot and could read all of it. If not, the answer proves nothing.
+        /// Whether the fellow could read all of that. If not, the answer proves nothing.
         is_whole: bool,
     },
 }
@@ -234,8 +236,8 @@ impl Exchange {
             Exchange::Refused { .. } => 12,
             Exchange::Nudge { slots } => list(2, slots.len()),
             Exchange::Weigh { slots, .. } => 24 + list(10, slots.len()),
-            Exchange::Weighed { differing, voteless, .. } => {
-                8 + list(2, differing.len()) + list(2, voteless.len())
+            Exchange::Weighed { differing, voteless, closed, .. } => {
+                8 + list(2, differing.len()) + list(2, voteless.len()) + list(2, closed.len())
             }
             Exchange::Draw { after, held, .. } => 26 + optional(after.as_ref()) + list(8, held.len()),
             Exchange::Drawn { items, next, .. } => {

@@ -53,13 +53,14 @@ pub enum OpenError {
     },
     /// Its contents contradict each other.
     #[error(
-        "the data directory can no longer be trusted: {0}. It counts as a lost disk; the other replicas have the data"
+        "the data directory can no longer be trusted: {0}. It counts as a lost disk; the other replicas have the data: \
+         start the node with --recover to get it back from them"
     )]
     Untrusted(#[from] Untrusted),
     /// The store failed.
     #[error(
         "the store in the data directory cannot be opened: {0}. It counts as a lost disk; the other replicas have \
-         the data"
+         the data: start the node with --recover to get it back from them"
     )]
     Store(#[from] StoreError),
     /// There is no room left.

@@ -49,10 +49,12 @@ pub enum Kind {
     Skew,
     /// Condition: monotonic clocks run too fast or too slow.
     Drift,
+    /// Condition: machines come back without their disk, never a second one before the first is whole again.
+    LostDisk,
 }
 
 /// All kinds, with the names by which people choose them.
-pub const KINDS: [(Kind, &str); 23] = [
+pub const KINDS: [(Kind, &str); 24] = [
     (Kind::Crash, "crash"),
     (Kind::Stop, "stop"),
     (Kind::Pause, "pause"),
@@ -76,11 +78,11 @@ pub const KINDS: [(Kind, &str); 23] = [
     (Kind::ClientLoss, "client-loss"),
     (Kind::Skew, "skew"),
     (Kind::Drift, "drift"),
+    (Kind::LostDisk, "lost-disk"),
 ];
 
 /// Faults that nothing strikes with yet, since what defends against them is a later feature: the fault, and what it waits for.
-pub const WAITING: [(&str, &str); 6] = [
-    ("a lost disk on some restarts", "recovery under the own identity"),
+pub const WAITING: [(&str, &str); 5] = [
     ("a restored week-old backup", "durable log positions in gossip"),
     ("a cloned data directory", "durable log positions in gossip"),
     ("a flipped bit in the store", "refilling a record from its other owners"),
