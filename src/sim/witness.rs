@@ -125,6 +125,9 @@ impl Witness {
         ) {
             self.hosts[host].reads.may_ask_more();
         }
+        if matches!(input, Input::Disk(DiskReply::Durable { .. })) {
+            self.hosts[host].reads.may_begin_anew();
+        }
         match input {
             Input::Disk(reply) => self.disk_replied(host, now, reply, dots),
             Input::Client { session, id, request, .. } => {

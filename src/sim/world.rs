@@ -572,8 +572,11 @@ impl World {
 
     /// Whether a host serves that has to: one that is frozen need not.
     fn serves(&self, host: usize) -> bool {
+        // One that has lost its disk waits for those that know it, and rightly so.
+        let waits = |id| self.hosts[host].has_lost && self.known_to_others(host, id).is_none();
+        let is_waiting = self.hosts[host].process.is_none() && self.hosts[host].id.is_some_and(waits);
         let host = &self.hosts[host];
-        host.is_frozen || host.process.as_ref().is_some_and(|process| process.node.is_serving())
+        is_waiting || host.is_frozen || host.process.as_ref().is_some_and(|process| process.node.is_serving())
     }
 
     fn demand_service(&mut self, when: &str, within: Duration) {

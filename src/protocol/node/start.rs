@@ -24,7 +24,7 @@ use crate::protocol::storage::op::{DiskRequest, MetaKey};
 use crate::protocol::storage::trust::Trust;
 use crate::protocol::time::Now;
 
-/// By how much a recovery raises the incarnation: more often than that no node starts without being heard.
+/// By how much, at least, a recovery raises the incarnation: more often than that no node starts without being heard.
 const UNHEARD_LIVES: u64 = 1_000;
 
 /// By how much, at most, a recovery raises the amnesia generation.
@@ -131,8 +131,9 @@ impl Node {
         // It belongs to a cluster already, and gets it from the first member that it meets.
         config.found = None;
         let identity = Identity { node: known.id, name: known.name.clone() };
-        // There may have been lives that nobody else has heard of.
-        let incarnation = Incarnation(known.incarnation.0.saturating_add(UNHEARD_LIVES));
+        // There may have been lives that nobody else has heard of, recoveries among them: the time of day is above
+        // those, too.
+        let incarnation = Incarnation(known.incarnation.0.saturating_add(UNHEARD_LIVES).max(now.wall.0));
         let start = Start { incarnation, actor: Actor(rng.bits()) };
         let mut own = own_entry(&config, &identity, start.incarnation, Some(known), out);
         // Two recoveries that begin from the same knowledge must not share a generation: each would take the other's
