@@ -37,8 +37,10 @@ pub(crate) enum Planted {
     ForwardedAgain,
     StrangersAnswer,
     LoggedAsNotApplied,
-    /// Waits for the recovery of nodes that lost their disk.
     LogCutInTheMiddle,
+    ActorOutlivesALoss,
+    VotelessAnswers,
+    VoteBeforeTheRefill,
 }
 
 thread_local! {

@@ -49,10 +49,15 @@ impl Node {
             ("exchange_slots_compared", exchange.slots_compared),
             ("exchange_slots_differing", self.antientropy.slots_differing()),
             ("reads", self.counts.reads),
+            ("records_dropped", self.losses.dropped),
             ("records_fetched_for_peers", self.counts.fetched),
+            ("records_refilled", self.antientropy.refilling().1),
             ("records_replicated_from_peers", self.counts.replicated),
             ("repair_debt_keys", self.antientropy.debt_keys()),
             ("repair_rate_per_mille", self.antientropy.ease_per_mille()),
+            ("slots_doubted", self.losses.doubted),
+            ("slots_refilled", self.losses.refilled),
+            ("slots_refilling", self.losses.trust.voteless().len() as u64),
             ("writes", self.counts.writes),
         ];
         Status {
