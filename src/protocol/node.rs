@@ -4,6 +4,7 @@ mod gauges;
 mod healing;
 mod start;
 mod status;
+mod trust;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -35,6 +36,7 @@ use crate::protocol::wire::peer::{Hello, PeerMessage, PeerRefusal};
 
 pub use gauges::Gauges;
 pub use start::{Identity, Start, StartError};
+use trust::Losses;
 
 /// One node of a cluster: routes inputs to the parts that own the rules, and owns those parts. It holds no algorithm.
 ///
@@ -51,6 +53,7 @@ pub struct Node {
     started_at: Moment,
     incarnation: Incarnation,
     author: Author,
+    losses: Losses,
     membership: Membership,
     view: Option<RingView>,
     coordinator: Coordinator,
@@ -120,7 +123,8 @@ impl Node {
                 .membership
                 .next_deadline()
                 .min(self.coordinator.next_deadline())
-                .min(self.antientropy.next_deadline()),
+                .min(self.antientropy.next_deadline())
+                .min(self.losses_deadline()),
         }
     }
 
@@ -291,6 +295,7 @@ impl Node {
             DiskReply::MetaApplied { ticket, lsn } => match self.desk.fetch_errand(ticket) {
                 Some(Errand::Start(actor)) => self.wait(now, lsn, Vigil::Start(actor), out),
                 Some(Errand::Belief(token)) => self.wait(now, lsn, Vigil::Belief(token), out),
+                Some(Errand::Trust) => self.on_trust_kept(now, lsn, out),
                 Some(_) | None => {}
             },
             DiskReply::Sums { ticket, .. }
@@ -300,7 +305,8 @@ impl Node {
                     self.on_exchange_reply(now, Token(token), reply, out);
                 }
             }
-            DiskReply::Mended { .. } | DiskReply::Doubted { .. } => {}
+            DiskReply::Mended { ticket, lsn, dropped } => self.on_mended(now, ticket, lsn, dropped, out),
+            DiskReply::Doubted { slots, why } => self.on_doubted(now, &slots, why, out),
             DiskReply::Durable { through } => {
                 for vigil in self.desk.synced(through) {
                     self.on_durable(now, vigil, out);
@@ -334,7 +340,7 @@ impl Node {
                 }
             }
             Some(Errand::Exchange(token)) => self.on_merged(now, Token(token), applied, out),
-            Some(Errand::Fetch { .. } | Errand::Repair | Errand::Start(_) | Errand::Belief(_)) | None => {}
+            Some(_) | None => {}
         }
     }
 
@@ -366,6 +372,8 @@ impl Node {
                 self.membership.persisted(now, PersistToken(token), &mut effects);
                 self.carry_out(now, effects, out);
             }
+            Vigil::Mended(slot) => self.on_mended_durably(now, slot, out),
+            Vigil::Trust => self.on_trust_durable(now, out),
             Vigil::Stored { .. } | Vigil::Fetched { .. } => {
                 if let Some((_, mut scope)) = self.any_scope(now, out) {
                     replica::on_durable(vigil, &mut scope);
@@ -389,6 +397,7 @@ impl Node {
         if now.monotonic >= self.antientropy.next_deadline() {
             self.tick_exchanges(now, out);
         }
+        self.tick_losses(now, out);
         for node in std::mem::take(&mut self.doubts) {
             self.membership.doubt(now, node);
         }
@@ -427,6 +436,7 @@ impl Node {
                     );
                 }
                 Effect::Notice(notice) => out.push(Output::Notice(notice)),
+                Effect::Fenced(generation) => self.on_fenced(generation, out),
                 // Before it is founded, some of the members may be unknown, and theirs would be another ring.
                 Effect::Changed if self.view.is_none() => {}
                 Effect::Changed | Effect::Founded => self.look_at_the_ring(now, out),
@@ -445,6 +455,7 @@ impl Node {
             self.antientropy.on_ring_change(now.monotonic, &view);
         }
         self.view = Some(view);
+        self.on_generation(now, out);
         if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
             coordinator.on_ring_change(&mut scope);
         }
@@ -503,6 +514,7 @@ impl Node {
             view: self.view.as_ref()?,
             secret: &self.membership.cluster()?.secret,
             peers: &self.membership,
+            trust: &self.losses.trust,
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,

@@ -41,6 +41,9 @@ pub(crate) enum Planted {
     Panics,
     /// Waits for the recovery of nodes that lost their disk.
     LogCutInTheMiddle,
+    ActorOutlivesALoss,
+    VotelessAnswers,
+    VoteBeforeTheRefill,
 }
 
 thread_local! {

@@ -40,6 +40,8 @@ pub struct ServerConfig {
     pub credentials: Option<CredentialFiles>,
     /// Whether faults may be injected. Never in production.
     pub faults: bool,
+    /// Whether a node without data, or with data that cannot be trusted, gets it back from the others.
+    pub recover: bool,
     /// The disk.
     pub disk: DiskOptions,
     /// How to log.
@@ -109,6 +111,10 @@ pub struct Settings {
     pub replicas: Option<u8>,
     /// Whether faults may be injected.
     pub faults: Option<bool>,
+    /// Whether a node that has lost its data gets it back from the others.
+    pub recover: Option<bool>,
+    /// Whether slots that no other node owns are served again after a loss.
+    pub accept_loss: Option<bool>,
     /// The authority's certificate.
     pub ca: Option<PathBuf>,
     /// The node's certificate.
@@ -293,6 +299,8 @@ impl Settings {
             cluster: self.cluster.or(other.cluster),
             replicas: self.replicas.or(other.replicas),
             faults: self.faults.or(other.faults),
+            recover: self.recover.or(other.recover),
+            accept_loss: self.accept_loss.or(other.accept_loss),
             ca: self.ca.or(other.ca),
             cert: self.cert.or(other.cert),
             key: self.key.or(other.key),
@@ -335,6 +343,7 @@ impl Settings {
         }
         node.seeds = seeds;
         node.found = self.found;
+        node.accept_loss = self.accept_loss.unwrap_or(false);
         if let Some(zone) = self.zone {
             node.zone = Zone::new(zone).map_err(|error| setting("zone", error.to_string()))?;
         }
@@ -367,6 +376,7 @@ impl Settings {
             advertise,
             credentials,
             faults: self.faults.unwrap_or(false),
+            recover: self.recover.unwrap_or(false),
             disk: self.disk.resolve()?,
             log: LogConfig {
                 format: self.log.format.unwrap_or(log.format),

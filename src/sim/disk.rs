@@ -326,9 +326,7 @@ impl Disk {
     }
 
     /// A fault: a bit of the log flips that is not in its last group, so that it cannot pass for a torn write. Returns
-    /// whether there was any; the next start must find the directory untrusted. Not struck with before a node can come
-    /// back from that.
-    #[cfg(test)]
+    /// whether there was any; the next start must find the directory untrusted.
     pub(super) fn damage_log(&mut self, rng: &mut Rng) -> bool {
         let full: Vec<usize> =
             (0..self.segments.len()).filter(|at| !self.segments[*at].bytes.is_empty()).collect();

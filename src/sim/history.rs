@@ -91,6 +91,9 @@ pub struct History {
     /// Whether operations have exactly one effect however often they are attempted: not while the clocks of the nodes disagree by
     /// more than the lifetime of an operation id, which is how long nodes remember them.
     pub retries_are_exact: bool,
+    /// Whether any machine lost its disk. Then only what a majority acknowledged, or an atomic read showed, is owed: the
+    /// rest may have been on that disk alone.
+    pub disks_were_lost: bool,
     /// For keys that were read from all owners at the end, after healing: what remained.
     pub remains: BTreeMap<Bytes, Remains>,
 }
@@ -297,6 +300,25 @@ impl Operation {
 }
 
 impl History {
+    /// What is owed of this history: with lost disks, a write that fewer than a majority acknowledged is one that may
+    /// have happened or not.
+    #[must_use]
+    pub fn owed(&self) -> History {
+        let mut owed = self.clone();
+        if self.disks_were_lost {
+            let majority = Level::Majority.of(self.owners);
+            for operation in &mut owed.operations {
+                if let (Action::Write { w, .. }, Ending::Committed(_)) =
+                    (&operation.action, &operation.ending)
+                    && w.of(self.owners) < majority
+                {
+                    operation.ending = Ending::Unknown;
+                }
+            }
+        }
+        owed
+    }
+
     /// Every key, with the places of its operations in order.
     #[must_use]
     pub fn by_key(&self) -> BTreeMap<&Bytes, Vec<usize>> {

@@ -214,6 +214,15 @@ fn show_exchange(exchange: &Exchange) -> String {
         Exchange::Answered { id, lacking, .. } => format!("answered #{} {} lacking", id.0, lacking.len()),
         Exchange::Refused { id, reason } => format!("refused to exchange #{} {reason:?}", id.0),
         Exchange::Nudge { slots } => format!("nudge about {slots:?}"),
+        Exchange::Weigh { id, slots, .. } => format!("weigh #{} {} slots", id.0, slots.len()),
+        Exchange::Weighed { id, differing, voteless, .. } => {
+            format!("weighed #{} {} differ, {} without a vote", id.0, differing.len(), voteless.len())
+        }
+        Exchange::Draw { id, slot, held, .. } => format!("draw #{} slot {slot}, {} held", id.0, held.len()),
+        Exchange::Drawn { id, items, is_whole, .. } => {
+            let whole = if *is_whole { "" } else { ", not to be relied on" };
+            format!("drawn #{} {} records{whole}", id.0, items.len())
+        }
     }
 }
 

@@ -97,6 +97,11 @@ impl Witness {
         self.violations.drain(..)
     }
 
+    /// A machine has lost its disk.
+    pub(super) fn lost(&mut self, host: usize) {
+        self.hosts[host].replicas.clear();
+    }
+
     /// A node starts, from what its disk has kept.
     pub(super) fn started(&mut self, host: usize, id: NodeId) {
         let watched = &mut self.hosts[host];
@@ -119,6 +124,9 @@ impl Witness {
                 | Input::Disk(DiskReply::Read { stored: Stored::Lost, .. })
         ) {
             self.hosts[host].reads.may_ask_more();
+        }
+        if matches!(input, Input::Disk(DiskReply::Durable { .. })) {
+            self.hosts[host].reads.may_begin_anew();
         }
         match input {
             Input::Disk(reply) => self.disk_replied(host, now, reply, dots),

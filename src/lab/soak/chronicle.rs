@@ -263,6 +263,7 @@ impl Chronicle {
         let history = History {
             owners: self.owners,
             // The nodes of one machine have one clock.
+            disks_were_lost: false,
             retries_are_exact: true,
             remains: remains.into_iter().map(moved).collect(),
             operations: order.into_iter().map(|(_, operation)| operation).collect(),

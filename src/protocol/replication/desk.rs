@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::protocol::causality::Record;
 use crate::protocol::id::{Actor, NodeId, RequestId};
 use crate::protocol::output::Output;
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::op::{DiskRequest, Lsn, Ticket};
 use crate::protocol::time::Timestamp;
 
@@ -37,6 +38,10 @@ pub enum Errand {
     Start(Actor),
     /// A belief of the membership: its token.
     Belief(u64),
+    /// Which slots the node votes for.
+    Trust,
+    /// A slot that is to be mended.
+    Mend(Slot),
 }
 
 /// Who waits for the log to be synced.
@@ -68,6 +73,10 @@ pub enum Vigil {
     Start(Actor),
     /// As in [`Errand::Belief`].
     Belief(u64),
+    /// A slot was mended.
+    Mended(Slot),
+    /// As in [`Errand::Trust`].
+    Trust,
 }
 
 /// Remembers what each disk request was for, and who waits for which position of the log (High-Water Mark).

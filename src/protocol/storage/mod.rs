@@ -14,3 +14,4 @@ pub mod log;
 pub mod op;
 pub mod store;
 pub mod sums;
+pub mod trust;

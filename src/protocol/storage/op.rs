@@ -38,6 +38,8 @@ pub enum MetaKey {
     Member(NodeId),
     /// An address that it was told to gossip with.
     Seed(SocketAddr),
+    /// Which of its slots it does not vote for: see [`Trust`](super::trust::Trust).
+    Trust,
 }
 
 /// What a node asks of its disk.
