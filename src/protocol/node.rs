@@ -25,6 +25,7 @@ use crate::protocol::replication::desk::{Desk, Errand, Vigil};
 use crate::protocol::replication::hints::Hints;
 use crate::protocol::replication::latency::Latency;
 use crate::protocol::replication::register::HintRegister;
+use crate::protocol::replication::replay::is_replay;
 use crate::protocol::replication::replica;
 use crate::protocol::replication::scope::{Origin, Peers, Scope};
 use crate::protocol::ring::entry::Entry;
@@ -215,7 +216,7 @@ impl Node {
                     None => self.decline(from, request, out),
                 }
             }
-            PeerMessage::Stored { request, .. } if Hints::is_replay(request) => {
+            PeerMessage::Stored { request, .. } if is_replay(request) => {
                 self.on_hint_stored(now, from, request, out);
             }
             PeerMessage::Stored { request, entry } => {
@@ -317,11 +318,11 @@ impl Node {
             },
             DiskReply::Sums { ticket, .. }
             | DiskReply::Listed { ticket, .. }
-            | DiskReply::ReadMany { ticket, .. } => {
-                if let Some(Errand::Exchange(token)) = self.desk.fetch_errand(ticket) {
-                    self.on_exchange_reply(now, Token(token), reply, out);
-                }
-            }
+            | DiskReply::ReadMany { ticket, .. } => match self.desk.fetch_errand(ticket) {
+                Some(Errand::Exchange(token)) => self.on_exchange_reply(now, Token(token), reply, out),
+                Some(Errand::Recount) => self.on_recounted(now, reply, out),
+                Some(_) | None => {}
+            },
             DiskReply::Durable { through } => {
                 for vigil in self.desk.synced(through) {
                     self.on_durable(now, vigil, out);
@@ -537,6 +538,7 @@ impl Node {
             register: &mut self.register,
             hints: &mut self.hints,
             hint_config: &self.config.hints,
+            ledger: self.antientropy.ledger(),
             doubts: &mut self.doubts,
             missed: &mut self.missed,
             out,

@@ -37,6 +37,8 @@ pub(crate) enum Planted {
     ForwardedAgain,
     StrangersAnswer,
     LoggedAsNotApplied,
+    HintForStrict,
+    HintTriedOnce,
 }
 
 thread_local! {

@@ -413,6 +413,11 @@ impl AntiEntropy {
         self.begin(now, out);
     }
 
+    /// The node's one account of repairs, for those that are no exchanges.
+    pub fn ledger(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
     /// What exchanges have done since the start of the node.
     #[must_use]
     pub fn counts(&self) -> Counts {

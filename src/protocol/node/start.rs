@@ -114,7 +114,7 @@ impl Node {
             desk,
             latency: Latency::default(),
             register: HintRegister::parse(meta).map_err(|error| StartError::Unreadable(error.to_string()))?,
-            hints: Hints::default(),
+            hints: Hints::parse(meta).map_err(|error| StartError::Unreadable(error.to_string()))?,
             doubts: Vec::new(),
             missed: Vec::new(),
             counts: Counts::default(),

@@ -37,7 +37,7 @@ impl Node {
 
     pub(super) fn status(&self, now: Now) -> Status {
         let slots_owned = self.view.as_ref().map_or(0, |view| view.ring().load(self.id()));
-        let exchange = self.antientropy.counts();
+        let (exchange, hints) = (self.antientropy.counts(), self.hints.counts());
         let counts = [
             ("actor_changes", self.counts.amnesia),
             ("exchange_bytes_received", exchange.bytes_received),
@@ -51,7 +51,8 @@ impl Node {
             ("hint_bytes", self.hints.bytes()),
             ("hint_holders_registered", self.register.len() as u64),
             ("hints", self.hints.len() as u64),
-            ("hints_delivered", self.hints.delivered()),
+            ("hints_delivered", hints.delivered),
+            ("hints_refused", hints.refused),
             ("reads", self.counts.reads),
             ("records_fetched_for_peers", self.counts.fetched),
             ("records_replicated_from_peers", self.counts.replicated),

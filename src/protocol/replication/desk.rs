@@ -54,7 +54,13 @@ pub enum Errand {
         target: NodeId,
         /// The key.
         key: Bytes,
+        /// What was set aside for it.
+        bytes: u64,
     },
+    /// The epoch of a hint is written down; nobody waits, since the hint itself follows in the log.
+    HintEpoch,
+    /// What lies in slots of others is looked up, to find the hints of former lives.
+    Recount,
     /// A hint is read, to be sent to the owners.
     Replay(Bytes),
     /// A hint that all owners have is dropped.

@@ -10,15 +10,17 @@ use bytes::Bytes;
 use super::author::Author;
 use super::coordinator::{Coordinator, Event};
 use super::desk::{Desk, Errand, Vigil};
-use super::hints::{self, Hints};
+use super::hints::{self, Hints, Kept};
 use super::latency::Latency;
 use super::register::{self, HintRegister};
-use super::replica;
 use super::scope::{Origin, Peers, Scope};
+use super::{recount, replay, replica};
+use crate::protocol::antientropy::ledger::Ledger;
 use crate::protocol::causality::{
-    Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, OperationMark, Put, Record, Refusal,
+    Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, OperationMark, Put, Record, RecordHash,
+    Refusal,
 };
-use crate::protocol::config::{HintConfig, Limits, ReplicationConfig};
+use crate::protocol::config::{ExchangeConfig, HintConfig, Limits, ReplicationConfig};
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, Place, ReapEpoch, RequestId, SessionId};
 use crate::protocol::output::{Destination, Notice, Output};
 use crate::protocol::ring::entry::{Entry, Name, Phase, Stage};
@@ -27,7 +29,8 @@ use crate::protocol::ring::replicas::Replicas;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::{RingView, SlotDigest};
 use crate::protocol::rng::Rng;
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored, Ticket};
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Page, Stored, Ticket};
+use crate::protocol::storage::sums::SlotSum;
 use crate::protocol::time::{Moment, Now, Timestamp, WallTime};
 use crate::protocol::wire::client::{
     Answer, Code, Level, Outcome, Read, ReadAnswer, Request, Write, Written,
@@ -125,6 +128,7 @@ pub(super) struct Story {
     pub(super) register: HintRegister,
     pub(super) hints: Hints,
     pub(super) hint_config: HintConfig,
+    pub(super) ledger: Ledger,
     pub(super) doubts: Vec<NodeId>,
     pub(super) missed: Vec<(NodeId, Slot)>,
     pub(super) coordinator: Coordinator,
@@ -132,6 +136,8 @@ pub(super) struct Story {
     pub(super) disk: BTreeMap<Bytes, Record>,
     /// Keys whose records are damaged.
     pub(super) lost: Vec<Bytes>,
+    /// Whether the disk trusts what is in its slots.
+    pub(super) is_trusted: bool,
     /// What the disk refuses every update for.
     pub(super) refusing: Option<Refusal>,
     /// What was written that is not per key, `None` for what was removed.
@@ -169,11 +175,13 @@ impl Story {
             register: HintRegister::default(),
             hints: Hints::default(),
             hint_config: HintConfig::default(),
+            ledger: Ledger::new(&ExchangeConfig::default()),
             doubts: Vec::new(),
             missed: Vec::new(),
             coordinator: Coordinator::new(&mut Rng::from_number(1)),
             disk: BTreeMap::new(),
             lost: Vec::new(),
+            is_trusted: true,
             refusing: None,
             meta: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -199,6 +207,7 @@ impl Story {
             register: &mut self.register,
             hints: &mut self.hints,
             hint_config: &self.hint_config,
+            ledger: &mut self.ledger,
             doubts: &mut self.doubts,
             missed: &mut self.missed,
             out: &mut out,
@@ -247,11 +256,11 @@ impl Story {
             PeerMessage::Fetch { request, digest, key } => {
                 replica::on_fetch(from, request, digest, &key, scope)
             }
-            PeerMessage::Stored { request, .. } if Hints::is_replay(request) => {
-                hints::on_stored(from, request, scope);
+            PeerMessage::Stored { request, .. } if replay::is_replay(request) => {
+                replay::on_stored(from, request, scope);
             }
-            PeerMessage::Hint { request, digest, target, key, record, .. } => {
-                hints::on_hint(from, request, digest, target, &key, record, scope);
+            PeerMessage::Hint { request, digest, epoch, target, key, record } => {
+                hints::on_hint(from, request, Kept { digest, epoch, target, key, record }, scope);
             }
             PeerMessage::Hinted { request } => coordinator.handle(request, Event::Hinted(from), scope),
             PeerMessage::AskHints { slots } => hints::on_ask(from, slots, scope),
@@ -286,6 +295,11 @@ impl Story {
     pub(super) fn sync(&mut self) -> Vec<Output> {
         let through = self.log;
         self.on_disk(DiskReply::Durable { through })
+    }
+
+    fn of_slot(&self, slot: Slot) -> impl Iterator<Item = (Bytes, RecordHash)> + '_ {
+        let keys = self.disk.iter().filter(move |(key, _)| Slot::of_key(key) == slot);
+        keys.map(|(key, record)| (key.clone(), record.hash(key)))
     }
 
     fn submit(&mut self, request: DiskRequest) -> DiskReply {
@@ -329,8 +343,23 @@ impl Story {
                 self.meta.extend(entries);
                 DiskReply::MetaApplied { ticket, lsn: self.log }
             }
-            DiskRequest::Sums { .. } | DiskRequest::List { .. } | DiskRequest::ReadMany { .. } => {
-                panic!("a coordinator asks for one key at a time: {request:?}")
+            DiskRequest::Sums { ticket, first, last } => {
+                let sum = |slot| self.of_slot(slot).fold(SlotSum::default(), |sum, (_, hash)| sum.with(hash));
+                let slots = Slot::all().filter(|slot| (first..=last).contains(slot));
+                DiskReply::Sums { ticket, first, sums: slots.map(|slot| Some(sum(slot))).collect() }
+            }
+            DiskRequest::List { ticket, slot, .. } => {
+                let page = Page { entries: self.of_slot(slot).collect(), next: None };
+                DiskReply::Listed { ticket, page: self.is_trusted.then_some(page) }
+            }
+            DiskRequest::ReadMany { ticket, keys, .. } => {
+                // One at a time, as if each had used up the bytes that were allowed.
+                let found = keys.into_iter().take(1).map(|key| match self.disk.get(&key) {
+                    _ if self.lost.contains(&key) => (key, Stored::Lost),
+                    Some(record) => (key.clone(), Stored::Present(record.clone())),
+                    None => (key, Stored::Absent),
+                });
+                DiskReply::ReadMany { ticket, found: found.collect() }
             }
         }
     }
@@ -376,7 +405,7 @@ impl Story {
                 Errand::Fetch { from, request } => self.with_scope(|_, scope| {
                     replica::on_read(from, request, lsn, stored, scope);
                 }),
-                Errand::Replay(key) => self.with_scope(|_, scope| hints::on_read(key, stored, scope)),
+                Errand::Replay(key) => self.with_scope(|_, scope| replay::on_read(key, stored, scope)),
                 _ => Vec::new(),
             },
             DiskReply::Durable { through } => {
@@ -385,7 +414,7 @@ impl Story {
             }
             DiskReply::Removed { ticket, lsn, is_gone } => match self.errand(ticket) {
                 Errand::DropHint(key) => {
-                    self.with_scope(|_, scope| hints::on_removed(key, lsn, is_gone, scope))
+                    self.with_scope(|_, scope| replay::on_removed(key, lsn, is_gone, scope))
                 }
                 _ => Vec::new(),
             },
@@ -395,7 +424,12 @@ impl Story {
                 }
                 Vec::new()
             }
-            DiskReply::Sums { .. } | DiskReply::Listed { .. } | DiskReply::ReadMany { .. } => Vec::new(),
+            DiskReply::Sums { ticket, .. }
+            | DiskReply::Listed { ticket, .. }
+            | DiskReply::ReadMany { ticket, .. } => {
+                self.errand(ticket);
+                self.with_scope(|_, scope| recount::on_reply(reply, scope))
+            }
         };
         for vigil in ready {
             out.extend(self.with_scope(|coordinator, scope| match vigil {
@@ -435,11 +469,18 @@ impl Story {
         out
     }
 
+    /// The node starts anew: what it knew of the hints on its disk is gone, but for what it had written down.
+    pub(super) fn restart_hints(&mut self) {
+        let written = self.meta.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+        self.hints = Hints::parse(&written.collect()).unwrap();
+    }
+
     /// The time to look at hints and at the register has come.
     pub(super) fn look_at_hints(&mut self, after: Duration) -> Vec<Output> {
         self.advance(after);
         self.with_scope(|_, scope| {
-            hints::tick(scope);
+            recount::tick(scope);
+            replay::tick(scope);
             register::tick(scope);
         })
     }

@@ -9,6 +9,7 @@ use super::desk::{Desk, Errand};
 use super::hints::Hints;
 use super::latency::Latency;
 use super::register::HintRegister;
+use crate::protocol::antientropy::ledger::Ledger;
 use crate::protocol::causality::{Change, ClusterSecret, ContextToken, Record};
 use crate::protocol::config::{CLOCK_SKEW_MAX, HintConfig, Limits, ReplicationConfig};
 use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId, SessionId};
@@ -82,6 +83,8 @@ pub struct Scope<'a> {
     pub hints: &'a mut Hints,
     /// How much of it.
     pub hint_config: &'a HintConfig,
+    /// What repair of all kinds may cost.
+    pub ledger: &'a mut Ledger,
     /// Nodes that did not answer in time: the membership looks after them at once.
     pub doubts: &'a mut Vec<NodeId>,
     /// Owners that a write could not be sent to, and its slot: an exchange sees to them.

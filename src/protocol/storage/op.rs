@@ -40,6 +40,8 @@ pub enum MetaKey {
     Seed(SocketAddr),
     /// Who may keep hints of one of its slots.
     HintHolders(Slot),
+    /// The smallest reap epoch under which the hints that it keeps of a slot of others were read.
+    HintEpoch(Slot),
 }
 
 /// What a node asks of its disk.
