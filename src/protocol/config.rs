@@ -70,7 +70,8 @@ pub struct HintConfig {
     pub bytes_per_target_max: u64,
     /// How often hints are looked at that may be replayed. Default 100 ms.
     pub replay_every: Duration,
-    /// How many are looked at each time: with the default of 256 at most 2,560 hints a second are replayed.
+    /// How many are replayed after each look: with the default of 256 at most 2,560 hints a second. The node's account of
+    /// repairs, which they share with exchanges, slows them down further.
     pub replay_batch: usize,
 }
 

@@ -229,12 +229,13 @@ fn show_exchange(exchange: &Exchange) -> String {
 pub(super) fn show_request(request: &Request) -> String {
     match request {
         Request::Write(write) => format!(
-            "{} {}{} {}, w={}{}",
+            "{} {}{} {}, w={}{}{}",
             if write.value.is_some() { "put" } else { "delete" },
             show_key(&write.key),
             write.value.as_ref().map_or(String::new(), |value| format!(" {}", show_key(value))),
             if write.context.is_some() { "with its context" } else { "blind" },
             show_level(write.w),
+            if write.sloppy { ", sloppy" } else { "" },
             if write.attempt > 1 { format!(", attempt {}", write.attempt) } else { String::new() },
         ),
         Request::Read(read) => {

@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use super::host::{self, Host};
 use super::invariants::bounds::Caps;
+use super::invariants::hints_drain;
 use super::invariants::honest_contexts::{Birth, Book, Holding};
 use super::invariants::one_dot_one_value::Dots;
 use super::invariants::repair_only_adds::{self, Duties};
@@ -53,6 +54,9 @@ struct Watched {
     unsynced: VecDeque<(Lsn, usize, Rc<Holding>)>,
     /// What the disk was asked and has not answered, in order.
     asked: VecDeque<(Ticket, usize, Asked)>,
+    /// The hosts of the owners of what the disk was asked to remove, where that was a hint.
+    drops: BTreeMap<Ticket, Vec<usize>>,
+    synced: Lsn,
     reads: Reads,
     duties: Duties,
 }
@@ -74,6 +78,16 @@ enum Asked {
     Merge(Holding),
     Remove,
     Put { birth: Birth, base: Option<Holding>, operation: OperationId },
+}
+
+impl Watched {
+    /// What is on the disk of a key, as far as that was seen.
+    fn on_disk(&self, key: usize) -> Option<&Holding> {
+        // What rests on entries that were synced long ago shows with the next look at the key.
+        let newer = self.unsynced.iter().rev().find(|(lsn, of, _)| *of == key && *lsn <= self.synced);
+        let known = self.replicas.get(&key).map(|replica| &replica.durable);
+        newer.map(|(_, _, holding)| &**holding).or(known.map(|holding| &**holding))
+    }
 }
 
 impl Witness {
@@ -116,6 +130,8 @@ impl Witness {
             }
         }
         watched.asked.clear();
+        watched.drops.clear();
+        watched.synced = Lsn::default();
         watched.reads = Reads::of(id);
     }
 
@@ -181,6 +197,11 @@ impl Witness {
         };
         let key = self.number(key);
         self.hosts[host].asked.push_back((*ticket, key, asked));
+    }
+
+    /// A node asks its disk to remove a record of a slot that is owned by these hosts, and not by itself.
+    pub(super) fn hint_is_dropped(&mut self, host: usize, ticket: Ticket, owners: Vec<usize>) {
+        self.hosts[host].drops.insert(ticket, owners);
     }
 
     /// A node issues a dot.
@@ -264,11 +285,18 @@ impl Witness {
                 return;
             }
             (DiskReply::Removed { is_gone, .. }, _) => {
-                if *is_gone && *replica.applied != Holding::default() {
-                    replica.applied = Rc::default();
-                    replica.is_current = true;
-                    replica.since = now;
-                    watched.unsynced.push_back((lsn, key, Rc::default()));
+                let owners = watched.drops.remove(&ticket);
+                if !*is_gone {
+                    return;
+                }
+                let since = std::mem::replace(&mut replica.since, now);
+                let held = std::mem::take(&mut replica.applied);
+                replica.is_current = true;
+                watched.unsynced.push_back((lsn, key, Rc::default()));
+                let on_disk = |owner: usize| (host::name(owner), self.hosts[owner].on_disk(key));
+                let owners = owners.into_iter().flatten().map(on_disk);
+                if let Some(evidence) = hints_drain::judge_removal(&held, owners) {
+                    self.report_of(Invariant::HintsDrain, host, key, (since, now), &evidence);
                 }
                 return;
             }
@@ -344,7 +372,8 @@ impl Witness {
     }
 
     fn synced(&mut self, host: usize, through: Lsn) {
-        let Watched { unsynced, replicas, .. } = &mut self.hosts[host];
+        let Watched { unsynced, replicas, synced, .. } = &mut self.hosts[host];
+        *synced = through;
         while let Some((_, key, holding)) = unsynced.pop_front_if(|(lsn, ..)| *lsn <= through) {
             if let Some(replica) = replicas.get_mut(&key) {
                 replica.durable = holding;

@@ -8,7 +8,7 @@ use crate::protocol::id::{NodeId, RequestId};
 use crate::protocol::output::Output;
 use crate::protocol::replication::coordinator::Event;
 use crate::protocol::replication::desk::{Errand, Vigil};
-use crate::protocol::replication::hints::{self, Kept};
+use crate::protocol::replication::hints::{self, Hints, Kept};
 use crate::protocol::replication::{recount, register, replay};
 use crate::protocol::storage::op::{DiskReply, Lsn, Stored};
 use crate::protocol::time::{Moment, Now};
@@ -21,6 +21,12 @@ impl Node {
             return Moment::NEVER;
         }
         self.hints.next_deadline().min(self.register.next_deadline())
+    }
+
+    /// What it keeps for owners that cannot be reached.
+    #[must_use]
+    pub fn hints(&self) -> &Hints {
+        &self.hints
     }
 
     pub(super) fn tick_hints(&mut self, now: Now, out: &mut Vec<Output>) {

@@ -231,11 +231,8 @@ impl Put {
         if !register::confirmed(Slot::of_key(&self.write.key), node, scope) {
             return Progress::Pending;
         }
-        let counts = self.write.sloppy;
-        #[cfg(test)]
-        let counts = counts || planted::is(Planted::HintForStrict);
         if let State::Replicating { holders, .. } = &mut self.state
-            && counts
+            && counts_hints(&self.write)
         {
             holders.cover(target);
         }
@@ -459,12 +456,21 @@ impl Operation for Put {
     }
 }
 
+/// Whether a hint counts as the owner that it is kept for.
+fn counts_hints(write: &Write) -> bool {
+    #[cfg(test)]
+    if planted::is(Planted::HintForStrict) {
+        return true;
+    }
+    write.sloppy
+}
+
 /// Whether enough owners can be reached, or, for a sloppy quorum, enough of those who would stand in for them.
 fn could_commit(quorum: &Quorum, write: &Write, scope: &Scope<'_>) -> bool {
     if quorum.could_be_reached(|node| scope.can_reach(node)) {
         return true;
     }
-    if !write.sloppy {
+    if !counts_hints(write) {
         return false;
     }
     let spare = Cell::new(Hinting::spare(Slot::of_key(&write.key), scope));
