@@ -12,7 +12,9 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::disk::DiskOptions;
-use crate::protocol::config::{ExchangeConfig, HintConfig, Limits, MembershipConfig, NodeConfig, ReplicationConfig};
+use crate::protocol::config::{
+    ExchangeConfig, HintConfig, Limits, MembershipConfig, NodeConfig, ReplicationConfig,
+};
 use crate::protocol::ring::entry::Name;
 use crate::protocol::ring::member::{Weight, Zone};
 use crate::protocol::ring::replicas::Replicas;
@@ -448,7 +450,9 @@ impl HintSettings {
         let default = HintConfig::default();
         let wrong = |reason: &str| ConfigError::Setting { setting: "hints", reason: reason.to_owned() };
         if self.replay_every_ms == Some(0) || self.replay_batch == Some(0) {
-            return Err(wrong("replay_every_ms and replay_batch are at least 1; bytes_max = 0 keeps no hints"));
+            return Err(wrong(
+                "replay_every_ms and replay_batch are at least 1; bytes_max = 0 keeps no hints",
+            ));
         }
         let bytes_max = self.bytes_max.unwrap_or(default.bytes_max);
         if self.bytes_per_target_max.is_some_and(|bytes| bytes > bytes_max) {

@@ -104,11 +104,15 @@ impl Hinting {
 
     /// Asks again who has not answered, and somebody else where that node has gone too.
     pub(super) fn repeat(&mut self, holders: &Quorum, hint: &Hint<'_>, scope: &mut Scope<'_>) {
+        let slot = Slot::of_key(hint.key);
         for place in self.places.iter_mut().filter(|place| place.stage == Stage::Asked) {
-            if scope.can_reach(place.holder) {
+            if !scope.can_reach(place.holder) {
+                place.stage = Stage::Failed;
+            } else if register::enter(slot, place.holder, hint.request, scope) {
                 send(place, hint, scope);
             } else {
-                place.stage = Stage::Failed;
+                // It was struck off since.
+                place.stage = Stage::Registering;
             }
         }
         self.cover(holders, hint, scope);

@@ -91,7 +91,7 @@ pub(super) const BANK: &[Entry] = &[
         seen_in: "Dynamo's sloppy quorum",
         profile: profiles::HINTS,
         judges: &[RegularReads],
-        budget: 100,
+        budget: 50,
     },
     Entry {
         bug: Planted::HintTriedOnce,
@@ -100,7 +100,7 @@ pub(super) const BANK: &[Entry] = &[
         seen_in: "scylladb#7976",
         profile: profiles::HINTS,
         judges: &[HintsDrain],
-        budget: 50,
+        budget: 20,
     },
     Entry {
         bug: Planted::PutCoordinatedTwice,
