@@ -106,7 +106,8 @@ fn hints_outlive_a_kill_of_their_holder_and_come_home() {
     println!("hints were handed over within {:?}", begun.elapsed());
     assert!(poll("the counts", || count(&client, holder, "hints_delivered")) >= before);
     assert_eq!(poll("the counts", || total(&client, &NODES, "hint_bytes")), 0);
-    assert_eq!(unequal(&client), 0);
+    // What was written before anybody knew that n3 is away has no hint: the exchanges see to that.
+    poll("equal owners", || (unequal(&client) == 0).then_some(()));
     // And nobody is asked for them any more.
     poll("empty registers", || {
         total(&client, &NODES, "hint_holders_registered").filter(|entries| *entries == 0)

@@ -1,6 +1,8 @@
 //! What the stories of this module are told with: a coordinator among three owners, a disk that obeys the story and
 //! peers that are reached as it says.
 
+mod disk;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,19 +11,18 @@ use bytes::Bytes;
 
 use super::author::Author;
 use super::coordinator::{Coordinator, Event};
-use super::desk::{Desk, Errand, Vigil};
+use super::desk::{Desk, Errand};
 use super::hints::{self, Hints, Kept};
 use super::latency::Latency;
 use super::register::{self, HintRegister};
 use super::scope::{Origin, Peers, Scope};
 use super::{recount, replay, replica};
-use crate::protocol::antientropy::ledger::Ledger;
 use crate::protocol::causality::{
-    Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, OperationMark, Put, Record, RecordHash,
-    Refusal,
+    Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, OperationMark, Put, Record, Refusal,
 };
 use crate::protocol::config::{ExchangeConfig, HintConfig, Limits, ReplicationConfig};
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, Place, ReapEpoch, RequestId, SessionId};
+use crate::protocol::ledger::Ledger;
 use crate::protocol::output::{Destination, Notice, Output};
 use crate::protocol::ring::entry::{Entry, Name, Phase, Stage};
 use crate::protocol::ring::member::{Weight, Zone};
@@ -29,8 +30,7 @@ use crate::protocol::ring::replicas::Replicas;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::{RingView, SlotDigest};
 use crate::protocol::rng::Rng;
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Page, Stored, Ticket};
-use crate::protocol::storage::sums::SlotSum;
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Ticket};
 use crate::protocol::time::{Moment, Now, Timestamp, WallTime};
 use crate::protocol::wire::client::{
     Answer, Code, Level, Outcome, Read, ReadAnswer, Request, Write, Written,
@@ -295,157 +295,6 @@ impl Story {
     pub(super) fn sync(&mut self) -> Vec<Output> {
         let through = self.log;
         self.on_disk(DiskReply::Durable { through })
-    }
-
-    fn of_slot(&self, slot: Slot) -> impl Iterator<Item = (Bytes, RecordHash)> + '_ {
-        let keys = self.disk.iter().filter(move |(key, _)| Slot::of_key(key) == slot);
-        keys.map(|(key, record)| (key.clone(), record.hash(key)))
-    }
-
-    fn submit(&mut self, request: DiskRequest) -> DiskReply {
-        match request {
-            DiskRequest::Update { ticket, key, change, .. } => {
-                let mut applied = if self.lost.contains(&key) {
-                    Applied::Refused(Refusal::Lost)
-                } else {
-                    Record::apply(&change, self.disk.get(&key))
-                };
-                if let (Applied::Changed { .. }, Some(refusal)) = (&applied, self.refusing) {
-                    applied = Applied::Refused(refusal);
-                }
-                if let Applied::Changed { record, .. } | Applied::Adopted { record, changed: true, .. } =
-                    &applied
-                {
-                    self.disk.insert(key.clone(), record.clone());
-                    self.log.0 += 1;
-                    self.positions.insert(key.clone(), self.log);
-                }
-                DiskReply::Applied { ticket, lsn: self.position(&key), applied }
-            }
-            DiskRequest::Read { ticket, key, .. } => {
-                let stored = match self.disk.get(&key) {
-                    _ if self.lost.contains(&key) => Stored::Lost,
-                    Some(record) => Stored::Present(record.clone()),
-                    None => Stored::Absent,
-                };
-                DiskReply::Read { ticket, lsn: self.position(&key), stored }
-            }
-            DiskRequest::Remove { ticket, key, certified, .. } => {
-                let is_certified = self.disk.get(&key).is_none_or(|record| record.hash(&key) == certified);
-                if is_certified && self.disk.remove(&key).is_some() {
-                    self.log.0 += 1;
-                    self.positions.insert(key.clone(), self.log);
-                }
-                DiskReply::Removed { ticket, lsn: self.position(&key), is_gone: is_certified }
-            }
-            DiskRequest::Meta { ticket, entries } => {
-                self.log.0 += 1;
-                self.meta.extend(entries);
-                DiskReply::MetaApplied { ticket, lsn: self.log }
-            }
-            DiskRequest::Sums { ticket, first, last } => {
-                let sum = |slot| self.of_slot(slot).fold(SlotSum::default(), |sum, (_, hash)| sum.with(hash));
-                let slots = Slot::all().filter(|slot| (first..=last).contains(slot));
-                DiskReply::Sums { ticket, first, sums: slots.map(|slot| Some(sum(slot))).collect() }
-            }
-            DiskRequest::List { ticket, slot, .. } => {
-                let page = Page { entries: self.of_slot(slot).collect(), next: None };
-                DiskReply::Listed { ticket, page: self.is_trusted.then_some(page) }
-            }
-            DiskRequest::ReadMany { ticket, keys, .. } => {
-                // One at a time, as if each had used up the bytes that were allowed.
-                let found = keys.into_iter().take(1).map(|key| match self.disk.get(&key) {
-                    _ if self.lost.contains(&key) => (key, Stored::Lost),
-                    Some(record) => (key.clone(), Stored::Present(record.clone())),
-                    None => (key, Stored::Absent),
-                });
-                DiskReply::ReadMany { ticket, found: found.collect() }
-            }
-        }
-    }
-
-    fn position(&self, key: &Bytes) -> Lsn {
-        self.positions.get(key).copied().unwrap_or_default()
-    }
-
-    /// As the node routes what its disk answers.
-    fn on_disk(&mut self, reply: DiskReply) -> Vec<Output> {
-        let mut ready = Vec::new();
-        let mut out = match reply {
-            DiskReply::Applied { ticket, lsn, applied } => match self.errand(ticket) {
-                Errand::Operation(request) => {
-                    let is_logged = !matches!(applied, Applied::Refused(_));
-                    if is_logged {
-                        ready.extend(self.desk.wait(lsn, Vigil::OwnWrite(request)));
-                    }
-                    self.with_scope(|coordinator, scope| {
-                        coordinator.handle(request, Event::Applied(applied), scope)
-                    })
-                }
-                Errand::Replicate { from, request, actor } => self.with_scope(|_, scope| {
-                    replica::on_replicated(from, request, actor, lsn, applied, scope);
-                }),
-                errand @ Errand::Hint { .. } => {
-                    self.with_scope(|_, scope| hints::on_kept(errand, lsn, applied, scope))
-                }
-                _ => Vec::new(),
-            },
-            DiskReply::Read { ticket, lsn, stored } => match self.errand(ticket) {
-                Errand::Operation(request) => match stored {
-                    Stored::Lost => self.with_scope(|coordinator, scope| {
-                        let event = Event::Refused { from: OWN, reason: PeerRefusal::Lost };
-                        coordinator.handle(request, event, scope);
-                    }),
-                    Stored::Absent | Stored::Present(_) => {
-                        let record = if let Stored::Present(record) = stored { Some(record) } else { None };
-                        ready.extend(self.desk.wait(lsn, Vigil::OwnRead(request, record)));
-                        Vec::new()
-                    }
-                },
-                Errand::Fetch { from, request } => self.with_scope(|_, scope| {
-                    replica::on_read(from, request, lsn, stored, scope);
-                }),
-                Errand::Replay(key) => self.with_scope(|_, scope| replay::on_read(key, stored, scope)),
-                _ => Vec::new(),
-            },
-            DiskReply::Durable { through } => {
-                ready = self.desk.synced(through);
-                Vec::new()
-            }
-            DiskReply::Removed { ticket, lsn, is_gone } => match self.errand(ticket) {
-                Errand::DropHint(key) => {
-                    self.with_scope(|_, scope| replay::on_removed(key, lsn, is_gone, scope))
-                }
-                _ => Vec::new(),
-            },
-            DiskReply::MetaApplied { ticket, lsn } => {
-                if let Errand::Register(slot, holder, request) = self.errand(ticket) {
-                    ready.extend(self.desk.wait(lsn, Vigil::Register(slot, holder, request)));
-                }
-                Vec::new()
-            }
-            DiskReply::Sums { ticket, .. }
-            | DiskReply::Listed { ticket, .. }
-            | DiskReply::ReadMany { ticket, .. } => {
-                self.errand(ticket);
-                self.with_scope(|_, scope| recount::on_reply(reply, scope))
-            }
-        };
-        for vigil in ready {
-            out.extend(self.with_scope(|coordinator, scope| match vigil {
-                Vigil::Register(slot, holder, request) => {
-                    scope.register.confirm(slot, holder);
-                    coordinator.handle(request, Event::Registered(holder), scope);
-                }
-                Vigil::Hinted { .. } | Vigil::DropHint(_) => hints::on_durable(vigil, scope),
-                Vigil::OwnWrite(request) => coordinator.handle(request, Event::Logged, scope),
-                Vigil::OwnRead(request, record) => {
-                    coordinator.handle(request, Event::Fetched { from: OWN, record }, scope);
-                }
-                vigil => replica::on_durable(vigil, scope),
-            }));
-        }
-        out
     }
 
     fn errand(&mut self, ticket: Ticket) -> Errand {
