@@ -39,6 +39,8 @@ pub(crate) enum Planted {
     LoggedAsNotApplied,
     HintForStrict,
     HintTriedOnce,
+    /// No bug of the bank: a node panics, which every run has to survive.
+    Panics,
 }
 
 thread_local! {

@@ -357,9 +357,9 @@ impl Settings {
             node.replicas =
                 Replicas::new(replicas).map_err(|error| setting("replicas", error.to_string()))?;
         }
-        node.limits = self.limits.resolve();
+        node.limits = self.limits.resolve()?;
         node.membership = self.membership.resolve()?;
-        node.replication = self.replication.resolve();
+        node.replication = self.replication.resolve()?;
         node.exchange = self.exchange.resolve()?;
         node.hints = self.hints.resolve()?;
         let credentials = match (self.ca, self.cert, self.key) {
@@ -390,15 +390,17 @@ impl Settings {
 }
 
 impl LimitSettings {
-    fn resolve(self) -> Limits {
+    fn resolve(self) -> Result<Limits, ConfigError> {
         let default = Limits::default();
-        Limits {
+        let limits = Limits {
             key_bytes_max: self.key_bytes_max.unwrap_or(default.key_bytes_max),
             value_bytes_max: self.value_bytes_max.unwrap_or(default.value_bytes_max),
             record_bytes_max: self.record_bytes_max.unwrap_or(default.record_bytes_max),
             siblings_max: self.siblings_max.unwrap_or(default.siblings_max),
             context_entries_max: self.context_entries_max.unwrap_or(default.context_entries_max),
-        }
+        };
+        limits.check().map_err(|reason| ConfigError::Setting { setting: "limits", reason })?;
+        Ok(limits)
     }
 }
 
@@ -409,10 +411,21 @@ impl MembershipSettings {
             let reason = "period_ms and observers are at least 1".to_owned();
             return Err(ConfigError::Setting { setting: "membership", reason });
         }
+        let period = self.period_ms.map_or(default.period, Duration::from_millis);
+        let silence_max = self.silence_max_ms.map_or(default.silence_max, Duration::from_millis);
+        if silence_max < period {
+            let reason = format!(
+                "silence_max_ms is {} and has to be at least period_ms = {}, or nobody is ever heard often enough to count \
+                 as reachable",
+                silence_max.as_millis(),
+                period.as_millis()
+            );
+            return Err(ConfigError::Setting { setting: "membership", reason });
+        }
         Ok(MembershipConfig {
-            period: self.period_ms.map_or(default.period, Duration::from_millis),
+            period,
             observers: self.observers.unwrap_or(default.observers),
-            silence_max: self.silence_max_ms.map_or(default.silence_max, Duration::from_millis),
+            silence_max,
             suspicion: self.suspicion_ms.map_or(default.suspicion, Duration::from_millis),
             book_max: self.book_max.unwrap_or(default.book_max),
         })
@@ -420,13 +433,17 @@ impl MembershipSettings {
 }
 
 impl ReplicationSettings {
-    fn resolve(self) -> ReplicationConfig {
+    fn resolve(self) -> Result<ReplicationConfig, ConfigError> {
         let default = ReplicationConfig::default();
-        ReplicationConfig {
+        if self.requests_max == Some(0) || self.resend_after_ms == Some(0) {
+            let reason = "requests_max and resend_after_ms are at least 1".to_owned();
+            return Err(ConfigError::Setting { setting: "replication", reason });
+        }
+        Ok(ReplicationConfig {
             requests_max: self.requests_max.unwrap_or(default.requests_max),
             resend_after: self.resend_after_ms.map_or(default.resend_after, Duration::from_millis),
             hedge_min: self.hedge_min_ms.map_or(default.hedge_min, Duration::from_millis),
-        }
+        })
     }
 }
 

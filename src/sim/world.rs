@@ -8,6 +8,8 @@ mod messages;
 mod playing;
 mod scheduled;
 pub(super) mod scripted;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::any::Any;

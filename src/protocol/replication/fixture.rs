@@ -380,20 +380,25 @@ impl Story {
 
     /// The record goes to an owner.
     pub(super) fn replicate(&self, to: NodeId, record: &Record) -> Output {
-        self.replicate_as(self.last_request(), to, record)
+        self.replicate_as(self.last_request(), ACTOR, to, record)
+    }
+
+    /// The record goes to an owner, which is to state its entry for another node's actor: the write is that node's.
+    pub(super) fn replicate_of_another(&self, to: NodeId, record: &Record) -> Output {
+        self.replicate_as(self.last_request(), OTHER, to, record)
     }
 
     /// The record goes to an owner, and nobody waits for an answer.
     pub(super) fn repair(&self, to: NodeId, record: &Record) -> Output {
-        self.replicate_as(RequestId(0), to, record)
+        self.replicate_as(RequestId(0), ACTOR, to, record)
     }
 
-    fn replicate_as(&self, request: RequestId, to: NodeId, record: &Record) -> Output {
+    fn replicate_as(&self, request: RequestId, actor: Actor, to: NodeId, record: &Record) -> Output {
         let message = PeerMessage::Replicate {
             request,
             digest: self.digest(),
             epoch: ReapEpoch(0),
-            actor: ACTOR,
+            actor,
             key: key(),
             record: record.clone(),
         };

@@ -14,7 +14,7 @@ use super::scope::{Origin, Scope};
 use crate::protocol::causality::{
     Applied, Change, ContextError, Dot, OPERATION_LIFETIME, Put as Update, Record, Refusal, VersionVector,
 };
-use crate::protocol::id::{Actor, NodeId, RequestId};
+use crate::protocol::id::{NodeId, RequestId};
 use crate::protocol::output::{Notice, Output};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
@@ -49,11 +49,6 @@ pub(super) struct Put {
     is_answered: bool,
 }
 
-/// How far ahead of node time an operation may have been started. Its record forgets the operations that are a
-/// [lifetime](OPERATION_LIFETIME) older than the newest, so one from the future would make the key forget all others at
-/// once. Well above what honest clients are off, who learn node time when they connect.
-const STARTED_AHEAD_MAX: Duration = Duration::from_secs(10);
-
 #[derive(Debug)]
 enum State {
     /// Reading what a majority holds: a retry must find its earlier attempts, a blind delete what to delete, and a replica
@@ -64,9 +59,9 @@ enum State {
     /// The record is on its way to the owners' logs.
     Replicating {
         record: Record,
+        /// The dot of the operation: a new one, or that of an earlier attempt, which may be another node's. The owners state
+        /// their entry for its actor with their acknowledgements.
         dot: Dot,
-        /// The actor whose entry the owners state with their acknowledgements.
-        actor: Actor,
         holders: Quorum,
         resend_at: Moment,
         pause: Duration,
@@ -126,14 +121,8 @@ impl Put {
             })?,
             None => VersionVector::new(),
         };
-        let node_time = scope.node_time();
-        if write.operation.started > node_time.plus(STARTED_AHEAD_MAX) {
-            let message =
-                "the operation is said to start in the future; operation ids carry the time that nodes tell";
-            return Err(refused(Problem::new(Code::BadRequest, message)));
-        }
         // Records have forgotten by now whether an earlier attempt came through.
-        if write.attempt > 1 && node_time > write.operation.started.plus(OPERATION_LIFETIME) {
+        if write.attempt > 1 && scope.node_time() > write.operation.started.plus(OPERATION_LIFETIME) {
             let message = "the operation started more than 60 s ago, so nobody remembers its earlier attempts; read the key \
                            to see whether it was done";
             return Err((Outcome::Unknown, Problem::new(Code::OperationExpired, message)));
@@ -199,14 +188,8 @@ impl Put {
         };
         let holders = Quorum::of_writes(&scope.slot_of(&self.write.key), self.write.w);
         let pause = scope.config.resend_after;
-        self.state = State::Replicating {
-            record,
-            dot,
-            actor: issued.actor,
-            holders,
-            resend_at: scope.now.monotonic + pause,
-            pause,
-        };
+        self.state =
+            State::Replicating { record, dot, holders, resend_at: scope.now.monotonic + pause, pause };
         self.fan_out(scope);
         self.hint(scope, Hinting::cover);
         Progress::Pending
@@ -241,10 +224,10 @@ impl Put {
 
     /// Sends the record to every owner that can be reached and has not acknowledged it.
     fn fan_out(&self, scope: &mut Scope<'_>) {
-        let State::Replicating { record, actor, holders, .. } = &self.state else { return };
+        let State::Replicating { record, dot, holders, .. } = &self.state else { return };
         for node in holders.silent() {
             if node != scope.own && scope.can_reach(node) {
-                scope.replicate(node, self.request, *actor, &self.write.key, record);
+                scope.replicate(node, self.request, dot.actor, &self.write.key, record);
             }
         }
     }
@@ -404,11 +387,8 @@ impl Operation for Put {
                 let own = scope.own;
                 self.held_by(own, scope)
             }
-            (State::Replicating { dot, actor, .. }, Event::Stored { from, entry }) => {
-                // An owner that has seen less of the actor than the dot did not merge the record; one that has seen more
-                // than was ever issued may have dropped it as superseded.
-                let is_merged = dot.actor != *actor || entry >= dot.at;
-                let proves = is_merged && scope.author.believes(*actor, entry);
+            (State::Replicating { dot, .. }, Event::Stored { from, entry }) => {
+                let proves = scope.author.believes(*dot, entry);
                 #[cfg(test)]
                 let proves = proves || planted::is(Planted::AckUnchecked);
                 if proves { self.held_by(from, scope) } else { Progress::Pending }

@@ -199,8 +199,14 @@ impl Scope<'_> {
         self.desk.ask(errand, |ticket| DiskRequest::Read { ticket, slot, key }, self.out);
     }
 
-    /// Brings an owner up to a merged record, behind the answer: Read Repair.
-    pub fn repair(&mut self, node: NodeId, key: &Bytes, record: &Record) {
+    /// Brings an owner up to a merged record, behind the answer: Read Repair. Nobody waits for it, so it may cost what the
+    /// account of repairs has. Tells whether it was done.
+    #[must_use]
+    pub fn repair(&mut self, node: NodeId, key: &Bytes, record: &Record) -> bool {
+        let bytes = key.len() as u64 + record.encoded_len();
+        if !self.ledger.charge_read_repair(self.now.monotonic, bytes) {
+            return false;
+        }
         if node == self.own {
             let change = Change::Merge { record: record.clone(), own: self.author.actor() };
             self.update(Errand::Repair, key, change);
@@ -208,6 +214,7 @@ impl Scope<'_> {
             // Nobody waits for the answer, so the request has no number of its own.
             self.replicate(node, RequestId::default(), self.author.actor(), key, record);
         }
+        true
     }
 
     /// The context of a record as a client gets it.

@@ -45,7 +45,7 @@ pub enum PeerMessage {
         digest: SlotDigest,
         /// The reap epoch under which the record was read from a store.
         epoch: ReapEpoch,
-        /// The coordinator's actor, for the proof in `Stored`.
+        /// Whose entry the replica is to state in `Stored`: that of the actor of the write that it is to have.
         actor: Actor,
         /// The key.
         key: Bytes,
@@ -57,7 +57,8 @@ pub enum PeerMessage {
     Stored {
         /// Of the `Replicate`.
         request: RequestId,
-        /// The replica's entry for the coordinator's actor. If that is above what the coordinator ever issued, the
+        /// The replica's entry for the actor of the `Replicate`. Below the write it proves that nothing was merged. If it is the
+        /// coordinator's own actor and the entry is above what the coordinator ever issued, the
         /// acknowledgement does not count.
         entry: Timestamp,
     },

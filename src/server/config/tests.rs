@@ -49,9 +49,9 @@ fn every_name_of_a_file_reaches_its_place() {
         [limits]
         key_bytes_max = 1
         value_bytes_max = 2
-        record_bytes_max = 3
+        record_bytes_max = 3000
         siblings_max = 4
-        context_entries_max = 5
+        context_entries_max = 17
         [membership]
         period_ms = 1
         observers = 2
@@ -88,8 +88,8 @@ fn every_name_of_a_file_reaches_its_place() {
     assert_eq!(config.disk.checkpoint_interval, Duration::from_millis(3));
     assert_eq!(config.disk.free_space_floor, 5);
     let limits = config.node.limits;
-    assert_eq!((limits.key_bytes_max, limits.value_bytes_max, limits.record_bytes_max), (1, 2, 3));
-    assert_eq!((limits.siblings_max, limits.context_entries_max), (4, 5));
+    assert_eq!((limits.key_bytes_max, limits.value_bytes_max, limits.record_bytes_max), (1, 2, 3_000));
+    assert_eq!((limits.siblings_max, limits.context_entries_max), (4, 17));
     let membership = config.node.membership;
     assert_eq!((membership.period, membership.observers), (Duration::from_millis(1), 2));
     assert_eq!((membership.silence_max, membership.book_max), (Duration::from_millis(3), 5));
@@ -143,6 +143,13 @@ fn settings_without_sense_are_refused_and_say_why() {
         ("data='/d'\nca='/ca'", "go together"),
         ("data='/d'\n[membership]\nperiod_ms=0", "at least 1"),
         ("data='/d'\n[disk]\nsegment_bytes=1", "65536"),
+        ("data='/d'\n[membership]\nsilence_max_ms=999", "at least period_ms = 1000"),
+        ("data='/d'\n[replication]\nrequests_max=0", "at least 1"),
+        ("data='/d'\n[replication]\nresend_after_ms=0", "at least 1"),
+        ("data='/d'\n[limits]\nkey_bytes_max=0", "at least 1"),
+        ("data='/d'\n[limits]\nsiblings_max=0", "at least 1"),
+        ("data='/d'\n[limits]\ncontext_entries_max=15", "at least 16"),
+        ("data='/d'\n[limits]\nrecord_bytes_max=3000", "one value of value_bytes_max = 1048576 has to fit"),
     ] {
         let error = resolved(text).unwrap_err();
         assert!(error.contains(reason), "{text}: {error}");

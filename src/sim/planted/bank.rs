@@ -193,6 +193,15 @@ pub(super) const BANK: &[Entry] = &[
         budget: 20,
     },
     Entry {
+        bug: Planted::HearsayRoutes,
+        number: "21",
+        name: "indirect liveness is taken for reachability",
+        seen_in: "scylladb#8488",
+        profile: profiles::HURRY_BEHIND_CUTS,
+        judges: &[Liveness],
+        budget: 200,
+    },
+    Entry {
         bug: Planted::LaterClockWins,
         number: "25",
         name: "a merge keeps what has the later wall clock",
@@ -313,11 +322,6 @@ pub(super) const WAITING: &[Waiting] = &[
     waiting("9", "a tombstone is reaped while a hint holds an older dot", "reaping"),
     waiting("10", "a late fallback record kills a re-created key", "reaping"),
     waiting("20", "a removed member returns by gossip", "removal of members"),
-    waiting(
-        "21",
-        "indirect liveness is taken for reachability",
-        "a core that has to be served while a link stays cut",
-    ),
     waiting("22", "reads move to a joining node before its sync is done", "ring changes"),
     waiting("23", "the write quorum is in the new ring only", "ring changes"),
     waiting("24", "two nodes join at once with overlapping ranges", "ring changes"),

@@ -302,6 +302,22 @@ pub(super) const HINTS: Profile = Profile {
     ..SWARM
 };
 
+/// Nodes that some reach and others do not, and clients of those who do not that are in a hurry: there is time for one
+/// attempt, and none to wait for somebody who cannot be heard.
+pub(super) const HURRY_BEHIND_CUTS: Profile = Profile {
+    says: "single links cut, some of them for good; the healed core owes an answer within 800 ms; 24 keys",
+    nodes: Some(5),
+    keys: Some(24),
+    seconds: 5,
+    faults: |swarm| *swarm = strikes(&[Kind::Odd], 1_000, 2_000),
+    clients: |clients| {
+        calm(clients);
+        clients.attempt = Duration::from_secs(2);
+        clients.core_deadline = Duration::from_millis(800);
+    },
+    ..SWARM
+};
+
 /// Only these kinds of faults strike.
 fn strikes(kinds: &[Kind], interval_ms: u64, span_max_ms: u64) -> Swarm {
     Swarm {

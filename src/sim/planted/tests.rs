@@ -144,6 +144,7 @@ hunts! {
     equal_dots_that_are_dropped: EqualDotsDropped,
     the_dead_who_are_forgotten: DeadForgotten,
     an_incarnation_that_stays: IncarnationStays,
+    hearsay_that_routes: HearsayRoutes,
     a_later_clock_that_wins: LaterClockWins,
     a_context_that_covers_siblings: ContextOfSiblings,
     a_context_of_another_key: ContextOfAnotherKey,

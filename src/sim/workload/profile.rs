@@ -32,6 +32,8 @@ pub(in crate::sim) struct Profile {
     pub(in crate::sim) requests_max: usize,
     /// How many bytes of hints it keeps at most: hardly any under some seeds.
     pub(in crate::sim) hint_bytes_max: u64,
+    /// How soon an operation in the healed core of a cluster has to succeed, with as many attempts as it takes.
+    pub(in crate::sim) core_deadline: Duration,
 }
 
 impl Profile {
@@ -65,6 +67,7 @@ impl Profile {
             limits: Limits::default(),
             requests_max: NODE_REQUESTS_MAX,
             hint_bytes_max: HintConfig::default().bytes_max,
+            core_deadline: CORE_DEADLINE,
         };
         if rng.chance(150) {
             profile.limits.siblings_max = rng.between(2, 6) as usize;
@@ -90,6 +93,9 @@ impl Profile {
         config.hints.bytes_per_target_max = self.hint_bytes_max / 2;
     }
 }
+
+/// What a core owes its clients where nothing stricter is asked.
+const CORE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// As many as a node has by default.
 const NODE_REQUESTS_MAX: usize = 4_096;
