@@ -164,7 +164,7 @@ impl Stage for LabStage<'_> {
 async fn run(client: &Client, order: Order) -> Answer {
     let deadline = order.deadline;
     match order.request {
-        Wanted::Write { key, value, context, w } => {
+        Wanted::Write { key, value, context, w, sloppy } => {
             let seen = Context::from_token(&key, context.clone());
             let write = match (value, context.is_some()) {
                 (Some(value), true) => client.put_with(&seen, value),
@@ -172,6 +172,7 @@ async fn run(client: &Client, order: Order) -> Answer {
                 (None, true) => client.delete_with(&seen),
                 (None, false) => client.delete(&key),
             };
+            let write = if sloppy { write.sloppy() } else { write };
             match write.w(w).deadline(deadline).await {
                 Ok(receipt) => Answer::Written(Written {
                     outcome: Verdict::Committed,

@@ -36,6 +36,8 @@ pub struct NodeConfig {
     pub membership: MembershipConfig,
     /// How it runs requests.
     pub replication: ReplicationConfig,
+    /// What it keeps for owners that cannot be reached.
+    pub hints: HintConfig,
     /// How it compares itself with other owners.
     pub exchange: ExchangeConfig,
 }
@@ -57,6 +59,33 @@ impl NodeConfig {
             membership: MembershipConfig::default(),
             replication: ReplicationConfig::default(),
             exchange: ExchangeConfig::default(),
+            hints: HintConfig::default(),
+        }
+    }
+}
+
+/// What a node keeps for owners that cannot be reached: Hinted Handoff. Over a bound nothing more is kept, and the owner
+/// is brought up to date by exchange instead; a write is never refused for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HintConfig {
+    /// Bytes of hints in all, with what each costs in memory. Default 256 MiB.
+    pub bytes_max: u64,
+    /// Bytes of hints for any one owner. Default 128 MiB.
+    pub bytes_per_target_max: u64,
+    /// How often hints are looked at that may be replayed. Default 100 ms.
+    pub replay_every: Duration,
+    /// How many are replayed after each look: with the default of 256 at most 2,560 hints a second. The node's account of
+    /// repairs, which they share with exchanges, slows them down further.
+    pub replay_batch: usize,
+}
+
+impl Default for HintConfig {
+    fn default() -> Self {
+        HintConfig {
+            bytes_max: 256 << 20,
+            bytes_per_target_max: 128 << 20,
+            replay_every: Duration::from_millis(100),
+            replay_batch: 256,
         }
     }
 }

@@ -12,7 +12,9 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::disk::DiskOptions;
-use crate::protocol::config::{ExchangeConfig, Limits, MembershipConfig, NodeConfig, ReplicationConfig};
+use crate::protocol::config::{
+    ExchangeConfig, HintConfig, Limits, MembershipConfig, NodeConfig, ReplicationConfig,
+};
 use crate::protocol::ring::entry::Name;
 use crate::protocol::ring::member::{Weight, Zone};
 use crate::protocol::ring::replicas::Replicas;
@@ -139,6 +141,9 @@ pub struct Settings {
     /// How owners compare themselves.
     #[serde(default)]
     pub exchange: ExchangeSettings,
+    /// What is kept for owners that cannot be reached.
+    #[serde(default)]
+    pub hints: HintSettings,
 }
 
 macro_rules! settings_table {
@@ -246,6 +251,20 @@ settings_table! {
     }
 }
 
+settings_table! {
+    /// The table `[hints]`; see [`HintConfig`].
+    HintSettings {
+        /// Bytes of hints in all.
+        bytes_max: u64,
+        /// Bytes of hints for any one owner.
+        bytes_per_target_max: u64,
+        /// Between two looks for hints that may be replayed.
+        replay_every_ms: u64,
+        /// Hints that are replayed after each look at most.
+        replay_batch: usize,
+    }
+}
+
 /// A configuration cannot be used. Nothing was started.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -310,6 +329,7 @@ impl Settings {
             membership: self.membership.or(other.membership),
             replication: self.replication.or(other.replication),
             exchange: self.exchange.or(other.exchange),
+            hints: self.hints.or(other.hints),
         }
     }
 
@@ -358,6 +378,7 @@ impl Settings {
         node.membership = self.membership.resolve()?;
         node.replication = self.replication.resolve()?;
         node.exchange = self.exchange.resolve()?;
+        node.hints = self.hints.resolve()?;
         let credentials = match (self.ca, self.cert, self.key) {
             (None, None, None) => None,
             (Some(ca), Some(certificate), Some(key)) => Some(CredentialFiles { ca, certificate, key }),
@@ -455,6 +476,28 @@ impl ExchangeSettings {
             cycle: self.cycle_ms.map_or(default.cycle, Duration::from_millis),
             keys_per_second: self.keys_per_second.unwrap_or(default.keys_per_second),
             bytes_per_second: self.bytes_per_second.unwrap_or(default.bytes_per_second),
+        })
+    }
+}
+
+impl HintSettings {
+    fn resolve(self) -> Result<HintConfig, ConfigError> {
+        let default = HintConfig::default();
+        let wrong = |reason: &str| ConfigError::Setting { setting: "hints", reason: reason.to_owned() };
+        if self.replay_every_ms == Some(0) || self.replay_batch == Some(0) {
+            return Err(wrong(
+                "replay_every_ms and replay_batch are at least 1; bytes_max = 0 keeps no hints",
+            ));
+        }
+        let bytes_max = self.bytes_max.unwrap_or(default.bytes_max);
+        if self.bytes_per_target_max.is_some_and(|bytes| bytes > bytes_max) {
+            return Err(wrong("bytes_per_target_max is at most bytes_max"));
+        }
+        Ok(HintConfig {
+            bytes_max,
+            bytes_per_target_max: self.bytes_per_target_max.unwrap_or(bytes_max / 2),
+            replay_every: self.replay_every_ms.map_or(default.replay_every, Duration::from_millis),
+            replay_batch: self.replay_batch.unwrap_or(default.replay_batch),
         })
     }
 }

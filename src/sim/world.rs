@@ -294,6 +294,7 @@ impl World {
         self.run_until(self.now + RECOVERY_MAX, World::all_serve);
         self.demand_service("after healing", RECOVERY_MAX);
         self.run_until(self.now + SETTLING, |_| false);
+        self.await_hints();
         let (now, owed_by) = (self.now, self.now + LAST_PART_MAX);
         let mut rng = self.rng.fork();
         let heals_alone = rng.chance(500);
@@ -305,6 +306,8 @@ impl World {
         }
         self.demand_whole_nodes();
         self.demand_one_view();
+        self.await_hints();
+        self.workload.history.hints = self.hints().collect();
         self.report()
     }
 

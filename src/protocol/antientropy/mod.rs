@@ -12,7 +12,6 @@
 //! never an argument, so that a slot or a record that one side has lost takes nothing from the other.
 
 mod answering;
-pub mod ledger;
 mod listing;
 pub mod means;
 mod pace;
@@ -30,7 +29,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::answering::{Answering, Glance};
-use self::ledger::Ledger;
 use self::means::{Ask, Means};
 pub use self::means::{Counts, Effect, Token};
 use self::pace::Pace;
@@ -41,6 +39,7 @@ use self::walk::{End, Walk};
 use crate::protocol::causality::Applied;
 use crate::protocol::config::ExchangeConfig;
 use crate::protocol::id::{Incarnation, NodeId};
+use crate::protocol::ledger::Ledger;
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::slot_set::SlotSet;

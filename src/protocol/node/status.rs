@@ -38,7 +38,7 @@ impl Node {
 
     pub(super) fn status(&self, now: Now) -> Status {
         let slots_owned = self.view.as_ref().map_or(0, |view| view.ring().load(self.id()));
-        let exchange = self.antientropy.counts();
+        let (exchange, hints) = (self.antientropy.counts(), self.hints.counts());
         let account = self.antientropy.account();
         let (repairs, (keys_per_second, bytes_per_second)) = (account.read_repairs(), account.rates());
         let counts = [
@@ -51,6 +51,11 @@ impl Node {
             ("exchange_rounds_equal", exchange.rounds_equal),
             ("exchange_slots_compared", exchange.slots_compared),
             ("exchange_slots_differing", self.antientropy.slots_differing()),
+            ("hint_bytes", self.hints.bytes()),
+            ("hint_holders_registered", self.register.len() as u64),
+            ("hints", self.hints.len() as u64),
+            ("hints_delivered", hints.delivered),
+            ("hints_refused", hints.refused),
             ("read_repairs", repairs.done),
             ("read_repairs_left", repairs.left),
             ("reads", self.counts.reads),

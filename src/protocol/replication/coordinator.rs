@@ -50,6 +50,10 @@ pub enum Event {
     Applied(Applied),
     /// The own write is in the synced log.
     Logged,
+    /// It is durable that this node may keep hints of the key.
+    Registered(NodeId),
+    /// A node has its hint in its synced log.
+    Hinted(NodeId),
     /// An owner answered what was passed on to it.
     Forwarded {
         /// The owner.

@@ -6,11 +6,13 @@ use bytes::Bytes;
 
 use super::author::Author;
 use super::desk::{Desk, Errand};
+use super::hints::Hints;
 use super::latency::Latency;
-use crate::protocol::antientropy::ledger::Ledger;
+use super::register::HintRegister;
 use crate::protocol::causality::{Change, ClusterSecret, ContextToken, Record};
-use crate::protocol::config::{CLOCK_SKEW_MAX, Limits, ReplicationConfig};
+use crate::protocol::config::{CLOCK_SKEW_MAX, HintConfig, Limits, ReplicationConfig};
 use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId, SessionId};
+use crate::protocol::ledger::Ledger;
 use crate::protocol::output::{Destination, Output};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
@@ -80,6 +82,12 @@ pub struct Scope<'a> {
     pub desk: &'a mut Desk,
     /// How long replicas take.
     pub latency: &'a mut Latency,
+    /// Who may keep hints of this node's slots.
+    pub register: &'a mut HintRegister,
+    /// What this node keeps for others.
+    pub hints: &'a mut Hints,
+    /// How much of it.
+    pub hint_config: &'a HintConfig,
     /// What repair of all kinds may cost.
     pub ledger: &'a mut Ledger,
     /// Nodes that did not answer in time: the membership looks after them at once.

@@ -10,6 +10,10 @@
 //! node        ──Forward────▶ owner          an operation for an owner to coordinate
 //! node        ◀──Forwarded── owner
 //! node        ──Gossip─────▶ node           membership, see wire::gossip
+//! coordinator ──Hint───────▶ stand-in       a write's fan-out to an owner that cannot be reached
+//! coordinator ◀──Hinted───── stand-in       once it is in the stand-in's synced log
+//! owner       ──AskHints───▶ stand-in       whether the owner may strike it off its register
+//! owner       ◀──NoHints──── stand-in
 //! owner       ──Exchange───▶ owner          comparing and repairing, see wire::exchange
 //! ```
 //!
@@ -24,6 +28,7 @@ use super::gossip::Gossip;
 use crate::protocol::causality::Record;
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, ReapEpoch, RequestId};
 use crate::protocol::ring::entry::{Entry, Name};
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::SlotDigest;
 use crate::protocol::time::Timestamp;
 
@@ -104,6 +109,36 @@ pub enum PeerMessage {
     Gossip(Gossip),
     /// Two owners that compare what they hold.
     Exchange(Exchange),
+    /// Keep a record for an owner that cannot be reached (Hinted Handoff, the Dynamo paper, section 4.6).
+    Hint {
+        /// Comes back with the answer.
+        request: RequestId,
+        /// As in `Replicate`.
+        digest: SlotDigest,
+        /// As in `Replicate`.
+        epoch: ReapEpoch,
+        /// The owner that it is kept for.
+        target: NodeId,
+        /// The key.
+        key: Bytes,
+        /// The whole merged record.
+        record: Record,
+    },
+    /// The hint is in the synced log.
+    Hinted {
+        /// Of the `Hint`.
+        request: RequestId,
+    },
+    /// Does the receiver still keep hints of these slots?
+    AskHints {
+        /// The slots.
+        slots: Vec<Slot>,
+    },
+    /// It keeps none of these, and that is durable.
+    NoHints {
+        /// The slots.
+        slots: Vec<Slot>,
+    },
 }
 
 /// The first message on every connection between nodes, both ways.

@@ -70,6 +70,11 @@ fn every_name_of_a_file_reaches_its_place() {
         cycle_ms = 1
         keys_per_second = 2
         bytes_per_second = 3
+        [hints]
+        bytes_max = 4
+        bytes_per_target_max = 3
+        replay_every_ms = 2
+        replay_batch = 1
         "#,
     )
     .unwrap();
@@ -101,6 +106,9 @@ fn every_name_of_a_file_reaches_its_place() {
     let exchange = config.node.exchange;
     assert_eq!((exchange.keys_per_second, exchange.bytes_per_second), (2, 3));
     assert_eq!(exchange.cycle, Duration::from_millis(1));
+    let hints = config.node.hints;
+    assert_eq!((hints.bytes_max, hints.bytes_per_target_max), (4, 3));
+    assert_eq!((hints.replay_every, hints.replay_batch), (Duration::from_millis(2), 1));
 }
 
 #[test]
@@ -131,6 +139,8 @@ fn settings_without_sense_are_refused_and_say_why() {
         ("data='/d'\nseeds=['127.0.0.1']", "seeds"),
         ("data='/d'\nfound=0", "at least one"),
         ("data='/d'\n[exchange]\nkeys_per_second=0", "at least 1"),
+        ("data='/d'\n[hints]\nreplay_batch=0", "at least 1"),
+        ("data='/d'\n[hints]\nbytes_max=5\nbytes_per_target_max=6", "at most bytes_max"),
         ("data='/d'\nname='a b'", "no name for a node"),
         ("data='/d'\nlisten='127.0.0.1:0'", "--name"),
         ("data='/d'\nzone=''", "zone"),

@@ -31,7 +31,7 @@ pub(super) struct Waiting {
 }
 
 use Invariant::{
-    AtomicReads, Convergence, DurableReads, ExactSiblings, Incarnations, Liveness, NoLostWrite,
+    AtomicReads, Convergence, DurableReads, ExactSiblings, HintsDrain, Incarnations, Liveness, NoLostWrite,
     NoResurrection, OneDotOneValue, Outcomes, RegularReads, Sane,
 };
 
@@ -83,6 +83,24 @@ pub(super) const BANK: &[Entry] = &[
         profile: profiles::READ_AND_CRASH,
         judges: &[DurableReads, RegularReads, NoLostWrite],
         budget: 400,
+    },
+    Entry {
+        bug: Planted::HintForStrict,
+        number: "6",
+        name: "a hint counts towards a strict W",
+        seen_in: "Dynamo's sloppy quorum",
+        profile: profiles::HINTS,
+        judges: &[RegularReads],
+        budget: 50,
+    },
+    Entry {
+        bug: Planted::HintTriedOnce,
+        number: "7",
+        name: "a hint is dropped after one replay",
+        seen_in: "scylladb#7976",
+        profile: profiles::HINTS,
+        judges: &[HintsDrain],
+        budget: 20,
     },
     Entry {
         bug: Planted::PutCoordinatedTwice,
@@ -331,11 +349,9 @@ pub(super) const BANK: &[Entry] = &[
 
 /// What waits, and for what.
 pub(super) const WAITING: &[Waiting] = &[
-    waiting("6", "a hint counts towards a strict W", "hints"),
-    waiting("7", "a hint is dropped after one replay", "hints"),
     waiting("8", "a tombstone is reaped with one owner down", "reaping"),
-    waiting("9", "a tombstone is reaped while a hint holds an older dot", "hints, reaping"),
-    waiting("10", "a late fallback record kills a re-created key", "hints, reaping"),
+    waiting("9", "a tombstone is reaped while a hint holds an older dot", "reaping"),
+    waiting("10", "a late fallback record kills a re-created key", "reaping"),
     waiting("20", "a removed member returns by gossip", "removal of members"),
     waiting("22", "reads move to a joining node before its sync is done", "ring changes"),
     waiting("23", "the write quorum is in the new ring only", "ring changes"),

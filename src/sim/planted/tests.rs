@@ -132,6 +132,8 @@ hunts! {
     a_bare_write: BareWrite,
     a_disk_that_lies: DurableBeforeTheSync,
     a_read_before_it_is_durable: ReadBeforeDurable,
+    a_hint_for_a_strict_quorum: HintForStrict,
+    a_hint_that_is_tried_once: HintTriedOnce,
     a_put_that_is_coordinated_twice: PutCoordinatedTwice,
     a_retry_that_is_a_new_put: RetryIsANewPut,
     an_unknown_outcome_as_not_applied: UnknownAsNotApplied,
