@@ -338,7 +338,7 @@ pub(super) const BANK: &[Entry] = &[
     },
     Entry {
         bug: Planted::VoteBeforeTheRefill,
-        number: "own",
+        number: "own 7",
         name: "a node votes as soon as the others know of its loss",
         seen_in: OWN,
         profile: profiles::LOST_DISKS,
