@@ -7,6 +7,7 @@ mod reaping;
 mod hinting;
 mod start;
 mod status;
+mod trust;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use crate::protocol::replication::desk::{Desk, Errand, Reply, Vigil};
 use crate::protocol::replication::hints::Hints;
 use crate::protocol::replication::latency::Latency;
 use crate::protocol::replication::register::HintRegister;
+use crate::protocol::replication::replay::is_replay;
 use crate::protocol::replication::replica;
 use crate::protocol::replication::scope::{Origin, Peers, Scope, Stamped};
 use crate::protocol::ring::entry::Entry;
@@ -41,6 +43,7 @@ use crate::protocol::wire::peer::{Hello, PeerMessage, PeerRefusal};
 
 pub use gauges::Gauges;
 pub use start::{Identity, Start, StartError};
+use trust::Losses;
 
 /// One node of a cluster: routes inputs to the parts that own the rules, and owns those parts. It holds no algorithm.
 ///
@@ -57,6 +60,7 @@ pub struct Node {
     started_at: Moment,
     incarnation: Incarnation,
     author: Author,
+    losses: Losses,
     membership: Membership,
     view: Option<RingView>,
     coordinator: Coordinator,
@@ -131,6 +135,7 @@ impl Node {
                 .next_deadline()
                 .min(self.coordinator.next_deadline())
                 .min(self.antientropy.next_deadline())
+                .min(self.losses_deadline())
                 .min(self.next_hinting())
                 .min(self.next_reaping()),
         }
@@ -221,7 +226,7 @@ impl Node {
                     None => self.decline(from, request, out),
                 }
             }
-            PeerMessage::Stored { request, .. } if Hints::is_replay(request) => {
+            PeerMessage::Stored { request, .. } if is_replay(request) => {
                 self.on_hint_stored(now, from, request, out);
             }
             PeerMessage::Stored { request, entry } => {
@@ -312,6 +317,8 @@ impl Node {
                 self.carry_out(now, effects, out);
             }
             Vigil::Reap(token) => self.on_reap_durable(now, token, out),
+            Vigil::Mended(slot) => self.on_mended_durably(now, slot, out),
+            Vigil::Trust => self.on_trust_durable(now, out),
             Vigil::Register(..) | Vigil::Hinted { .. } | Vigil::DropHint(_) => {
                 self.on_hint_durable(now, vigil, out);
             }
@@ -344,6 +351,7 @@ impl Node {
         if now.monotonic >= self.antientropy.next_deadline() {
             self.tick_exchanges(now, out);
         }
+        self.tick_losses(now, out);
         for node in std::mem::take(&mut self.doubts) {
             self.membership.doubt(now, node);
         }
@@ -383,6 +391,7 @@ impl Node {
                     );
                 }
                 Effect::Notice(notice) => out.push(Output::Notice(notice)),
+                Effect::Fenced(generation) => self.on_fenced(generation, out),
                 // Before it is founded, some of the members may be unknown, and theirs would be another ring.
                 Effect::Changed if self.view.is_none() => {}
                 Effect::Changed | Effect::Founded => self.look_at_the_ring(now, out),
@@ -402,6 +411,7 @@ impl Node {
             self.reaper.begin(now.monotonic);
         }
         self.view = Some(view);
+        self.on_generation(now, out);
         if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
             coordinator.on_ring_change(&mut scope);
         }
@@ -460,6 +470,7 @@ impl Node {
             view: self.view.as_ref()?,
             secret: &self.membership.cluster()?.secret,
             peers: &self.membership,
+            trust: &self.losses.trust,
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,
@@ -467,6 +478,7 @@ impl Node {
             hints: &mut self.hints,
             hint_config: &self.config.hints,
             epochs: &mut self.epochs,
+            ledger: self.antientropy.ledger(),
             doubts: &mut self.doubts,
             missed: &mut self.missed,
             out,

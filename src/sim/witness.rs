@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use super::host::{self, Host};
 use super::invariants::bounds::Caps;
+use super::invariants::hints_drain;
 use super::invariants::honest_contexts::{Birth, Book, Holding};
 use super::invariants::one_dot_one_value::Dots;
 use super::invariants::repair_only_adds::{self, Duties};
@@ -54,6 +55,9 @@ struct Watched {
     unsynced: VecDeque<(Lsn, usize, Rc<Holding>)>,
     /// What the disk was asked and has not answered, in order.
     asked: VecDeque<(Ticket, usize, Asked)>,
+    /// The hosts of the owners of what the disk was asked to remove, where that was a hint.
+    drops: BTreeMap<Ticket, Vec<usize>>,
+    synced: Lsn,
     reads: Reads,
     /// Slots that have gone through a round of reaping here, as this node was asked to write down.
     reaping: BTreeSet<Slot>,
@@ -81,6 +85,16 @@ enum Asked {
     Put { birth: Birth, base: Option<Holding>, operation: OperationId },
 }
 
+impl Watched {
+    /// What is on the disk of a key, as far as that was seen.
+    fn on_disk(&self, key: usize) -> Option<&Holding> {
+        // What rests on entries that were synced long ago shows with the next look at the key.
+        let newer = self.unsynced.iter().rev().find(|(lsn, of, _)| *of == key && *lsn <= self.synced);
+        let known = self.replicas.get(&key).map(|replica| &replica.durable);
+        newer.map(|(_, _, holding)| &**holding).or(known.map(|holding| &**holding))
+    }
+}
+
 impl Witness {
     /// Of a world of these hosts, in which each key has so many owners.
     pub(super) fn new(hosts: &[Host], owners: usize) -> Witness {
@@ -105,6 +119,11 @@ impl Witness {
         self.violations.drain(..)
     }
 
+    /// A machine has lost its disk.
+    pub(super) fn lost(&mut self, host: usize) {
+        self.hosts[host].replicas.clear();
+    }
+
     /// A node starts, from what its disk has kept.
     pub(super) fn started(&mut self, host: usize, id: NodeId) {
         let watched = &mut self.hosts[host];
@@ -121,6 +140,8 @@ impl Witness {
             }
         }
         watched.asked.clear();
+        watched.drops.clear();
+        watched.synced = Lsn::default();
         watched.reads = Reads::of(id);
     }
 
@@ -134,6 +155,9 @@ impl Witness {
                 | Input::Disk(DiskReply::Read { stored: Stored::Lost, .. })
         ) {
             self.hosts[host].reads.may_ask_more();
+        }
+        if matches!(input, Input::Disk(DiskReply::Durable { .. })) {
+            self.hosts[host].reads.may_begin_anew();
         }
         match input {
             Input::Disk(reply) => self.disk_replied(host, now, reply, dots),
@@ -194,10 +218,16 @@ impl Witness {
             // What exchanges look at shows when it is sent, and what they change comes as merges.
             DiskRequest::Sums { .. }
             | DiskRequest::List { .. }
-            | DiskRequest::ReadMany { .. } => return,
+            | DiskRequest::ReadMany { .. }
+            | DiskRequest::Mend { .. } => return,
         };
         let key = self.number(key);
         self.hosts[host].asked.push_back((*ticket, key, asked));
+    }
+
+    /// A node asks its disk to remove a record of a slot that is owned by these hosts, and not by itself.
+    pub(super) fn hint_is_dropped(&mut self, host: usize, ticket: Ticket, owners: Vec<usize>) {
+        self.hosts[host].drops.insert(ticket, owners);
     }
 
     /// A node issues a dot.
@@ -255,7 +285,9 @@ impl Witness {
             DiskReply::MetaApplied { .. }
             | DiskReply::Sums { .. }
             | DiskReply::Listed { .. }
-            | DiskReply::ReadMany { .. } => return,
+            | DiskReply::ReadMany { .. }
+            | DiskReply::Mended { .. }
+            | DiskReply::Doubted { .. } => return,
         };
         let watched = &mut self.hosts[host];
         let Some((_, key, asked)) = watched.asked.pop_front_if(|(asked, ..)| *asked == ticket) else {
@@ -281,15 +313,21 @@ impl Witness {
                 return;
             }
             (DiskReply::Removed { is_gone, .. }, asked) => {
-                if *is_gone && *replica.applied != Holding::default() {
-                    let before = replica.applied.clone();
-                    replica.applied = Rc::default();
-                    replica.is_current = true;
-                    replica.since = now;
-                    watched.unsynced.push_back((lsn, key, Rc::default()));
-                    if matches!(asked, Asked::Reap) {
-                        self.forgets(host, key, now, &before, false);
-                    }
+                let owners = watched.drops.remove(&ticket);
+                if !*is_gone {
+                    return;
+                }
+                let since = std::mem::replace(&mut replica.since, now);
+                let held = std::mem::take(&mut replica.applied);
+                replica.is_current = true;
+                watched.unsynced.push_back((lsn, key, Rc::default()));
+                if matches!(asked, Asked::Reap) {
+                    return self.forgets(host, key, now, &held, false);
+                }
+                let on_disk = |owner: usize| (host::name(owner), self.hosts[owner].on_disk(key));
+                let owners = owners.into_iter().flatten().map(on_disk);
+                if let Some(evidence) = hints_drain::judge_removal(&held, owners) {
+                    self.report_of(Invariant::HintsDrain, host, key, (since, now), &evidence);
                 }
                 return;
             }
@@ -390,7 +428,8 @@ impl Witness {
     }
 
     fn synced(&mut self, host: usize, through: Lsn) {
-        let Watched { unsynced, replicas, .. } = &mut self.hosts[host];
+        let Watched { unsynced, replicas, synced, .. } = &mut self.hosts[host];
+        *synced = through;
         while let Some((_, key, holding)) = unsynced.pop_front_if(|(lsn, ..)| *lsn <= through) {
             if let Some(replica) = replicas.get_mut(&key) {
                 replica.durable = holding;

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::ledger::Ledger;
 use crate::protocol::causality::Record;
 use crate::protocol::id::{NodeId, ReapEpoch};
+use crate::protocol::ledger::Ledger;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::exchange::{EXCHANGE_BYTES_MAX, Exchange, Item, PairDigest};
@@ -72,6 +72,13 @@ pub enum Effect {
         token: Token,
         /// What.
         ask: Ask,
+    },
+    /// Slots without a vote have got on.
+    Refilled {
+        /// Enough of the other owners have seen the raised generation.
+        fenced: Vec<Slot>,
+        /// All that enough of the other owners hold is here.
+        refilled: Vec<Slot>,
     },
 }
 

@@ -51,6 +51,7 @@ impl Node {
                 Some(Errand::Register(slot, holder, request)) => {
                     self.wait(now, lsn, Vigil::Register(slot, holder, request), out);
                 }
+                Some(Errand::Trust) => self.on_trust_kept(now, lsn, out),
                 Some(Errand::Reap(token)) => self.wait(now, lsn, Vigil::Reap(token), out),
                 Some(_) | None => {}
             },
@@ -58,9 +59,12 @@ impl Node {
             | DiskReply::Listed { ticket, .. }
             | DiskReply::ReadMany { ticket, .. } => match self.desk.fetch_errand(ticket) {
                 Some(Errand::Exchange(token)) => self.on_exchange_reply(now, Token(token), reply, out),
+                Some(Errand::Recount) => self.on_recounted(now, reply, out),
                 Some(Errand::Reap(token)) => self.on_reap_reply(now, token, reply, out),
                 Some(_) | None => {}
             },
+            DiskReply::Mended { ticket, lsn, dropped } => self.on_mended(now, ticket, lsn, dropped, out),
+            DiskReply::Doubted { slots, why } => self.on_doubted(now, &slots, why, out),
             DiskReply::Durable { through } => {
                 for vigil in self.desk.synced(through) {
                     self.on_durable(now, vigil, out);

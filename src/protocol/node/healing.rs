@@ -10,6 +10,7 @@ use crate::protocol::output::{Destination, Output};
 use crate::protocol::replication::desk::Errand;
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::epochs::Standing as ReapStanding;
 use crate::protocol::storage::op::{DiskReply, DiskRequest};
 use crate::protocol::time::Now;
 use crate::protocol::wire::exchange::{Exchange, ExchangeRefusal};
@@ -24,6 +25,9 @@ impl Node {
             let mut effects = Vec::new();
             self.membership.absorb(now, entries.clone(), &mut effects);
             self.carry_out(now, effects, out);
+        }
+        if let Exchange::Weighed { epochs, .. } = &message {
+            self.adopt_epochs(now, epochs, out);
         }
         let mut effects = Vec::new();
         self.antientropy.handle(now.monotonic, from, message, &self.membership, &mut effects);
@@ -59,14 +63,24 @@ impl Node {
             match effect {
                 Effect::Send { to, mut message } => {
                     // Records go out in the same step in which they were read.
-                    if let Exchange::Records { items, .. } = &mut message {
-                        for item in items {
-                            item.epoch = self.epochs.durable(Slot::of_key(&item.key)).raised;
+                    match &mut message {
+                        Exchange::Records { items, .. } | Exchange::Drawn { items, .. } => {
+                            for item in items {
+                                item.epoch = self.epochs.durable(Slot::of_key(&item.key)).raised;
+                            }
                         }
+                        Exchange::Weighed { epochs, .. } => {
+                            for (slot, standing) in epochs.iter_mut() {
+                                *standing = self.epochs.durable(*slot);
+                            }
+                            epochs.retain(|(_, standing)| *standing != ReapStanding::default());
+                        }
+                        _ => {}
                     }
                     let to = Destination::Node { id: to, address: self.membership.address(to) };
                     out.push(Output::Send { to, message: PeerMessage::Exchange(message) });
                 }
+                Effect::Refilled { fenced, refilled } => self.on_refilled(now, fenced, refilled, out),
                 Effect::Disk { token, ask } => {
                     // As for every record of another node: its timestamps pull this node's clock along.
                     if let Ask::Merge { record, .. } = &ask

@@ -2,30 +2,38 @@
 
 use bytes::Bytes;
 
-use super::Node;
+use super::{Life, Node};
 use crate::protocol::causality::Applied;
 use crate::protocol::id::{NodeId, RequestId};
 use crate::protocol::output::Output;
 use crate::protocol::replication::coordinator::Event;
 use crate::protocol::replication::desk::{Errand, Vigil};
+use crate::protocol::replication::hints::{self, Hints, Kept};
 use crate::protocol::replication::scope::Stamped;
-use crate::protocol::replication::{hints, register};
-use crate::protocol::storage::op::{Lsn, Stored};
+use crate::protocol::replication::{recount, register, replay};
+use crate::protocol::storage::op::{DiskReply, Lsn, Stored};
 use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::peer::PeerMessage;
 
 impl Node {
     /// When [`tick_hints`](Node::tick_hints) has something to do.
     pub(super) fn next_hinting(&self) -> Moment {
-        if self.view.is_none() {
+        if self.view.is_none() || self.life != Life::Running {
             return Moment::NEVER;
         }
         self.hints.next_deadline().min(self.register.next_deadline())
     }
 
+    /// What it keeps for owners that cannot be reached.
+    #[must_use]
+    pub fn hints(&self) -> &Hints {
+        &self.hints
+    }
+
     pub(super) fn tick_hints(&mut self, now: Now, out: &mut Vec<Output>) {
         if let Some((_, mut scope)) = self.any_scope(now, out) {
-            hints::tick(&mut scope);
+            recount::tick(&mut scope);
+            replay::tick(&mut scope);
             register::tick(&mut scope);
         }
     }
@@ -34,9 +42,10 @@ impl Node {
     pub(super) fn on_hinting(&mut self, now: Now, from: NodeId, message: PeerMessage, out: &mut Vec<Output>) {
         match message {
             PeerMessage::Hint { request, digest, epoch, target, key, record } => {
+                let hint = Kept { digest, target, key, stamped: Stamped { record, epoch } };
                 match self.scope(now, out) {
                     Some((_, mut scope)) => {
-                        hints::on_hint(from, request, digest, target, &key, Stamped { record, epoch }, &mut scope);
+                        hints::on_hint(from, request, hint, &mut scope);
                     }
                     None => self.decline(from, request, out),
                 }
@@ -64,7 +73,7 @@ impl Node {
         out: &mut Vec<Output>,
     ) {
         if let Some((_, mut scope)) = self.any_scope(now, out) {
-            hints::on_stored(from, request, &mut scope);
+            replay::on_stored(from, request, &mut scope);
         }
     }
 
@@ -83,7 +92,7 @@ impl Node {
 
     pub(super) fn on_hint_read(&mut self, now: Now, key: Bytes, stored: Stored, out: &mut Vec<Output>) {
         if let Some((_, mut scope)) = self.any_scope(now, out) {
-            hints::on_read(key, stored, &mut scope);
+            replay::on_read(key, stored, &mut scope);
         }
     }
 
@@ -96,7 +105,13 @@ impl Node {
         out: &mut Vec<Output>,
     ) {
         if let Some((_, mut scope)) = self.any_scope(now, out) {
-            hints::on_removed(key, lsn, is_gone, &mut scope);
+            replay::on_removed(key, lsn, is_gone, &mut scope);
+        }
+    }
+
+    pub(super) fn on_recounted(&mut self, now: Now, reply: DiskReply, out: &mut Vec<Output>) {
+        if let Some((_, mut scope)) = self.scope(now, out) {
+            recount::on_reply(reply, &mut scope);
         }
     }
 

@@ -10,7 +10,9 @@ use crate::protocol::planted::{self, Planted};
 use crate::protocol::replication::desk::Errand;
 use crate::protocol::replication::scope::node_time;
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::epochs::Standing;
 use crate::protocol::storage::op::{DiskReply, DiskRequest};
+use crate::protocol::storage::trust::Standing as Trusted;
 use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::peer::PeerMessage;
 use crate::protocol::wire::reap::{Obstacle, Reap};
@@ -56,6 +58,14 @@ impl Node {
         self.with_reaper(now, out, |reaper, ground| reaper.note(slot, record, ground));
     }
 
+    /// Another owner has told how slots stand that this node has no vote for.
+    pub(super) fn adopt_epochs(&mut self, now: Now, standings: &[(Slot, Standing)], out: &mut Vec<Output>) {
+        let trust = &self.losses.trust;
+        let voteless: Vec<_> =
+            standings.iter().filter(|(slot, _)| trust.standing(*slot) != Trusted::Votes).copied().collect();
+        self.with_reaper(now, out, |reaper, ground| reaper.adopt(&voteless, ground));
+    }
+
     fn with_reaper(
         &mut self,
         now: Now,
@@ -64,11 +74,14 @@ impl Node {
     ) {
         let Some(view) = &self.view else { return };
         let mut effects = Vec::new();
-        let register = &self.register;
+        let (register, trust) = (&self.register, &self.losses.trust);
         let obstacle = |slot: Slot| {
             #[cfg(test)]
             if planted::is(Planted::ReapDespiteHints) {
                 return None;
+            }
+            if trust.standing(slot) != Trusted::Votes {
+                return Some(Obstacle::Untrusted);
             }
             register.holders(slot).next().map(|_| Obstacle::Hints)
         };

@@ -46,6 +46,10 @@ pub enum Errand {
     Belief(u64),
     /// A round of reaping: its token.
     Reap(u64),
+    /// Which slots the node votes for.
+    Trust,
+    /// A slot that is to be mended.
+    Mend(Slot),
     /// A node that may keep hints of a slot is entered into the register, for this operation.
     Register(Slot, NodeId, RequestId),
     /// It is struck off again; nobody waits.
@@ -60,7 +64,13 @@ pub enum Errand {
         target: NodeId,
         /// The key.
         key: Bytes,
+        /// What was set aside for it.
+        bytes: u64,
     },
+    /// The epoch of a hint is written down; nobody waits, since the hint itself follows in the log.
+    HintEpoch,
+    /// What lies in slots of others is looked up, to find the hints of former lives.
+    Recount,
     /// A hint is read, to be sent to the owners.
     Replay(Bytes),
     /// A hint that all owners have is dropped.
@@ -109,6 +119,10 @@ pub enum Vigil {
     Belief(u64),
     /// As in [`Errand::Reap`].
     Reap(u64),
+    /// A slot was mended.
+    Mended(Slot),
+    /// As in [`Errand::Trust`].
+    Trust,
     /// As in [`Errand::Register`].
     Register(Slot, NodeId, RequestId),
     /// A coordinator waits for a `Hinted`.

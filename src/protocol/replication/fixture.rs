@@ -1,6 +1,8 @@
 //! What the stories of this module are told with: a coordinator among three owners, a disk that obeys the story and
 //! peers that are reached as it says.
 
+mod disk;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,17 +11,19 @@ use bytes::Bytes;
 
 use super::author::Author;
 use super::coordinator::{Coordinator, Event};
-use super::desk::{Desk, Errand, Reply, Vigil};
-use super::hints::{self, Hints};
+use super::desk::{Desk, Errand, Reply};
+use super::hints::{self, Hints, Kept};
 use super::latency::Latency;
 use super::register::{self, HintRegister};
-use super::replica;
 use super::scope::{Origin, Peers, Scope, Stamped};
-use crate::protocol::causality::{Age, 
+use super::{recount, replay, replica};
+use crate::protocol::causality::{
+    Age,
     Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, OperationMark, Put, Record, Refusal,
 };
-use crate::protocol::config::{HintConfig, Limits, ReplicationConfig};
+use crate::protocol::config::{ExchangeConfig, HintConfig, Limits, ReplicationConfig};
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, Place, ReapEpoch, RequestId, SessionId};
+use crate::protocol::ledger::Ledger;
 use crate::protocol::output::{Destination, Notice, Output};
 use crate::protocol::ring::entry::{Entry, Name, Phase, Stage};
 use crate::protocol::ring::member::{Weight, Zone};
@@ -28,7 +32,8 @@ use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::{RingView, SlotDigest};
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::epochs::Epochs;
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored, Ticket};
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Ticket};
+use crate::protocol::storage::trust::Trust;
 use crate::protocol::time::{Moment, Now, Timestamp, WallTime};
 use crate::protocol::wire::client::{
     Answer, Code, Level, Outcome, Read, ReadAnswer, Request, Write, Written,
@@ -120,6 +125,8 @@ pub(super) struct Story {
     pub(super) view: RingView,
     pub(super) secret: ClusterSecret,
     pub(super) peers: Neighbours,
+    /// Which slots the node votes for.
+    pub(super) trust: Trust,
     pub(super) author: Author,
     pub(super) desk: Desk,
     pub(super) latency: Latency,
@@ -127,6 +134,7 @@ pub(super) struct Story {
     pub(super) hints: Hints,
     pub(super) hint_config: HintConfig,
     pub(super) epochs: Epochs,
+    pub(super) ledger: Ledger,
     pub(super) doubts: Vec<NodeId>,
     pub(super) missed: Vec<(NodeId, Slot)>,
     pub(super) coordinator: Coordinator,
@@ -134,6 +142,8 @@ pub(super) struct Story {
     pub(super) disk: BTreeMap<Bytes, Record>,
     /// Keys whose records are damaged.
     pub(super) lost: Vec<Bytes>,
+    /// Whether the disk trusts what is in its slots.
+    pub(super) is_trusted: bool,
     /// What the disk refuses every update for.
     pub(super) refusing: Option<Refusal>,
     /// What was written that is not per key, `None` for what was removed.
@@ -165,6 +175,7 @@ impl Story {
             view: view(owners, 0),
             secret: ClusterSecret::draw(&mut Rng::from_number(1)),
             peers: Neighbours::default(),
+            trust: Trust::default(),
             author,
             desk: Desk::default(),
             latency: Latency::default(),
@@ -172,11 +183,13 @@ impl Story {
             hints: Hints::default(),
             hint_config: HintConfig::default(),
             epochs: Epochs::default(),
+            ledger: Ledger::new(&ExchangeConfig::default()),
             doubts: Vec::new(),
             missed: Vec::new(),
             coordinator: Coordinator::new(&mut Rng::from_number(1)),
             disk: BTreeMap::new(),
             lost: Vec::new(),
+            is_trusted: true,
             refusing: None,
             meta: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -196,6 +209,7 @@ impl Story {
             view: &self.view,
             secret: &self.secret,
             peers: &self.peers,
+            trust: &self.trust,
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,
@@ -203,6 +217,7 @@ impl Story {
             hints: &mut self.hints,
             hint_config: &self.hint_config,
             epochs: &mut self.epochs,
+            ledger: &mut self.ledger,
             doubts: &mut self.doubts,
             missed: &mut self.missed,
             out: &mut out,
@@ -252,11 +267,12 @@ impl Story {
             PeerMessage::Fetch { request, digest, key } => {
                 replica::on_fetch(from, request, digest, &key, scope)
             }
-            PeerMessage::Stored { request, .. } if Hints::is_replay(request) => {
-                hints::on_stored(from, request, scope);
+            PeerMessage::Stored { request, .. } if replay::is_replay(request) => {
+                replay::on_stored(from, request, scope);
             }
             PeerMessage::Hint { request, digest, epoch, target, key, record } => {
-                hints::on_hint(from, request, digest, target, &key, Stamped { record, epoch }, scope);
+                let hint = Kept { digest, target, key, stamped: Stamped { record, epoch } };
+                hints::on_hint(from, request, hint, scope);
             }
             PeerMessage::Hinted { request } => coordinator.handle(request, Event::Hinted(from), scope),
             PeerMessage::AskHints { slots } => hints::on_ask(from, slots, scope),
@@ -294,134 +310,6 @@ impl Story {
         self.on_disk(DiskReply::Durable { through })
     }
 
-    fn submit(&mut self, request: DiskRequest) -> DiskReply {
-        match request {
-            DiskRequest::Update { ticket, slot, key, change } => {
-                let mut applied = if self.lost.contains(&key) {
-                    Applied::Refused(Refusal::Lost)
-                } else {
-                    Record::apply(&change, self.disk.get(&key))
-                };
-                if let (Applied::Changed { .. }, Some(refusal)) = (&applied, self.refusing) {
-                    applied = Applied::Refused(refusal);
-                }
-                if let Applied::Changed { record, .. } | Applied::Adopted { record, changed: true, .. } =
-                    &applied
-                {
-                    self.disk.insert(key.clone(), record.clone());
-                    self.log.0 += 1;
-                    self.positions.insert(key.clone(), self.log);
-                }
-                DiskReply::Applied { ticket, slot, lsn: self.position(&key), applied }
-            }
-            DiskRequest::Read { ticket, key, .. } => {
-                let stored = match self.disk.get(&key) {
-                    _ if self.lost.contains(&key) => Stored::Lost,
-                    Some(record) => Stored::Present(record.clone()),
-                    None => Stored::Absent,
-                };
-                DiskReply::Read { ticket, lsn: self.position(&key), stored }
-            }
-            DiskRequest::Remove { ticket, key, certified, .. } => {
-                let is_certified = self.disk.get(&key).is_none_or(|record| record.hash(&key) == certified);
-                if is_certified && self.disk.remove(&key).is_some() {
-                    self.log.0 += 1;
-                    self.positions.insert(key.clone(), self.log);
-                }
-                DiskReply::Removed { ticket, lsn: self.position(&key), is_gone: is_certified }
-            }
-            DiskRequest::Meta { ticket, entries } => {
-                self.log.0 += 1;
-                self.meta.extend(entries);
-                DiskReply::MetaApplied { ticket, lsn: self.log }
-            }
-            DiskRequest::Sums { .. } | DiskRequest::List { .. } | DiskRequest::ReadMany { .. } => {
-                panic!("a coordinator asks for one key at a time: {request:?}")
-            }
-        }
-    }
-
-    fn position(&self, key: &Bytes) -> Lsn {
-        self.positions.get(key).copied().unwrap_or_default()
-    }
-
-    /// As the node routes what its disk answers.
-    fn on_disk(&mut self, reply: DiskReply) -> Vec<Output> {
-        let mut ready = Vec::new();
-        let mut out = match reply {
-            DiskReply::Applied { ticket, lsn, applied, .. } => match self.errand(ticket) {
-                Errand::Operation(request) => {
-                    let is_logged = !matches!(applied, Applied::Refused(_));
-                    if is_logged {
-                        ready.extend(self.desk.wait(lsn, Vigil::OwnWrite(request)));
-                    }
-                    self.with_scope(|coordinator, scope| {
-                        coordinator.handle(request, Event::Applied(applied), scope)
-                    })
-                }
-                Errand::Replicate { from, request, actor } => self.with_scope(|_, scope| {
-                    replica::on_replicated(from, request, actor, lsn, applied, scope);
-                }),
-                errand @ Errand::Hint { .. } => {
-                    self.with_scope(|_, scope| hints::on_kept(errand, lsn, applied, scope))
-                }
-                _ => Vec::new(),
-            },
-            DiskReply::Read { ticket, lsn, stored } => match self.errand(ticket) {
-                Errand::OwnRead(request, slot) => match stored {
-                    Stored::Lost => self.with_scope(|coordinator, scope| {
-                        let event = Event::Refused { from: OWN, reason: PeerRefusal::Lost };
-                        coordinator.handle(request, event, scope);
-                    }),
-                    Stored::Absent | Stored::Present(_) => {
-                        let record = if let Stored::Present(record) = stored { Some(record) } else { None };
-                        let mut reply = Reply::default();
-                        self.with_scope(|_, scope| reply = scope.reply(slot, record));
-                        ready.extend(self.desk.wait(lsn, Vigil::OwnRead(request, reply)));
-                        Vec::new()
-                    }
-                },
-                Errand::Fetch { from, request, slot } => self.with_scope(|_, scope| {
-                    replica::on_read(from, request, slot, lsn, stored, scope);
-                }),
-                Errand::Replay(key) => self.with_scope(|_, scope| hints::on_read(key, stored, scope)),
-                _ => Vec::new(),
-            },
-            DiskReply::Durable { through } => {
-                ready = self.desk.synced(through);
-                Vec::new()
-            }
-            DiskReply::Removed { ticket, lsn, is_gone } => match self.errand(ticket) {
-                Errand::DropHint(key) => {
-                    self.with_scope(|_, scope| hints::on_removed(key, lsn, is_gone, scope))
-                }
-                _ => Vec::new(),
-            },
-            DiskReply::MetaApplied { ticket, lsn } => {
-                if let Errand::Register(slot, holder, request) = self.errand(ticket) {
-                    ready.extend(self.desk.wait(lsn, Vigil::Register(slot, holder, request)));
-                }
-                Vec::new()
-            }
-            DiskReply::Sums { .. } | DiskReply::Listed { .. } | DiskReply::ReadMany { .. } => Vec::new(),
-        };
-        for vigil in ready {
-            out.extend(self.with_scope(|coordinator, scope| match vigil {
-                Vigil::Register(slot, holder, request) => {
-                    scope.register.confirm(slot, holder);
-                    coordinator.handle(request, Event::Registered(holder), scope);
-                }
-                Vigil::Hinted { .. } | Vigil::DropHint(_) => hints::on_durable(vigil, scope),
-                Vigil::OwnWrite(request) => coordinator.handle(request, Event::Logged, scope),
-                Vigil::OwnRead(request, reply) => {
-                    coordinator.handle(request, Event::Fetched { from: OWN, reply }, scope);
-                }
-                vigil => replica::on_durable(vigil, scope),
-            }));
-        }
-        out
-    }
-
     fn errand(&mut self, ticket: Ticket) -> Errand {
         self.desk.fetch_errand(ticket).expect("the disk answers what it was asked, once")
     }
@@ -443,11 +331,18 @@ impl Story {
         out
     }
 
+    /// The node starts anew: what it knew of the hints on its disk is gone, but for what it had written down.
+    pub(super) fn restart_hints(&mut self) {
+        let written = self.meta.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+        self.hints = Hints::parse(&written.collect()).unwrap();
+    }
+
     /// The time to look at hints and at the register has come.
     pub(super) fn look_at_hints(&mut self, after: Duration) -> Vec<Output> {
         self.advance(after);
         self.with_scope(|_, scope| {
-            hints::tick(scope);
+            recount::tick(scope);
+            replay::tick(scope);
             register::tick(scope);
         })
     }
@@ -461,6 +356,17 @@ impl Story {
     pub(super) fn change_ring(&mut self, members: &[NodeId]) -> Vec<Output> {
         self.view = view(members, 1);
         self.with_scope(|coordinator, scope| coordinator.on_ring_change(scope))
+    }
+
+    /// The node loses its vote for the slot of the key, and so much that it takes no part any more, or merely does not vote.
+    pub(super) fn lose(&mut self, is_closed: bool) {
+        let slot = Slot::of_key(&key());
+        self.trust.doubt(slot);
+        if !is_closed {
+            let unsaid = self.trust.unsaid();
+            self.trust.said(&unsaid);
+            self.trust.mended(slot);
+        }
     }
 
     /// The owners' belief about the slot of the key.
@@ -498,20 +404,25 @@ impl Story {
 
     /// The record goes to an owner.
     pub(super) fn replicate(&self, to: NodeId, record: &Record) -> Output {
-        self.replicate_as(self.last_request(), to, record)
+        self.replicate_as(self.last_request(), ACTOR, to, record)
+    }
+
+    /// The record goes to an owner, which is to state its entry for another node's actor: the write is that node's.
+    pub(super) fn replicate_of_another(&self, to: NodeId, record: &Record) -> Output {
+        self.replicate_as(self.last_request(), OTHER, to, record)
     }
 
     /// The record goes to an owner, and nobody waits for an answer.
     pub(super) fn repair(&self, to: NodeId, record: &Record) -> Output {
-        self.replicate_as(RequestId(0), to, record)
+        self.replicate_as(RequestId(0), ACTOR, to, record)
     }
 
-    fn replicate_as(&self, request: RequestId, to: NodeId, record: &Record) -> Output {
+    fn replicate_as(&self, request: RequestId, actor: Actor, to: NodeId, record: &Record) -> Output {
         let message = PeerMessage::Replicate {
             request,
             digest: self.digest(),
             epoch: ReapEpoch(0),
-            actor: ACTOR,
+            actor,
             key: key(),
             record: record.clone(),
         };

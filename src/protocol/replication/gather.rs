@@ -52,7 +52,10 @@ impl Gather {
         scope: &mut Scope<'_>,
     ) -> Result<Gather, Problem> {
         let slot = scope.slot_of(key);
-        let quorum = Quorum::of_reads(&slot, level);
+        let mut quorum = Quorum::of_reads(&slot, level);
+        if !scope.votes_for(key) {
+            quorum.decline(scope.own);
+        }
         if !quorum.could_be_reached(|node| scope.can_reach(node)) {
             return Err(scope.unavailable(slot.read_set(), quorum.need()));
         }
@@ -72,6 +75,17 @@ impl Gather {
         Ok(gather)
     }
 
+    /// The owners are under another digest: what they said under the last one does not count beside what they say now.
+    /// Begins anew under a number that nobody has answered yet.
+    pub(super) fn restart(
+        &self,
+        request: RequestId,
+        level: Level,
+        scope: &mut Scope<'_>,
+    ) -> Result<Gather, Problem> {
+        Gather::start(request, &self.key, level, scope)
+    }
+
     /// An owner replied. Who was not asked is not heard.
     pub(super) fn on_reply(&mut self, from: NodeId, reply: Reply, scope: &mut Scope<'_>) -> Verdict {
         let asked = self.asked.iter().find(|(node, _)| *node == from);
@@ -80,6 +94,12 @@ impl Gather {
         {
             if from != scope.own {
                 scope.latency.note(scope.now.monotonic.since(*at));
+            }
+            if from == scope.own && !scope.votes_for(&self.key) {
+                // The vote was lost while the disk was reading.
+                self.quorum.decline(from);
+                self.ask_more(1, scope);
+                return self.quorum.verdict();
             }
             self.replies.push((from, reply));
             self.quorum.accept(from);
@@ -113,7 +133,7 @@ impl Gather {
         reason: &PeerRefusal,
         scope: &mut Scope<'_>,
     ) -> Verdict {
-        if *reason == PeerRefusal::Lost {
+        if matches!(reason, PeerRefusal::Lost | PeerRefusal::Refilling) {
             self.quorum.decline(from);
         }
         self.ask_more(1, scope);
@@ -156,7 +176,7 @@ impl Gather {
         if !lost.is_empty() {
             let names: Vec<String> = lost.iter().map(|node| scope.peers.name(*node)).collect();
             let message = format!(
-                "{} of the key's owners have to reply, and the copy of {} is damaged; a lost copy is no answer",
+                "{} of the key's owners have to reply, and the copy of {} is damaged or being refilled; a lost copy is no answer",
                 self.quorum.need(),
                 names.join(", ")
             );

@@ -9,9 +9,10 @@ use super::desk::Errand;
 use super::gather::{Gather, Gathered};
 use super::quorum::{Quorum, Verdict};
 use super::scope::{Origin, Scope, Stamped};
-use crate::protocol::causality::{Applied, Record, Refusal, Sibling};
-use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId};
-use crate::protocol::time::Moment;
+use crate::protocol::causality::{Applied, Dot, Record, Refusal, Sibling};
+use crate::protocol::id::{NodeId, ReapEpoch, RequestId};
+use crate::protocol::storage::trust::Standing;
+use crate::protocol::time::{Moment, Timestamp};
 use crate::protocol::wire::client::{Answer, Code, Level, Problem, Read, ReadAnswer};
 use crate::protocol::wire::peer::PeerRefusal;
 
@@ -37,8 +38,9 @@ enum State {
         /// Under which it was read.
         epoch: ReapEpoch,
         replies: Vec<NodeId>,
-        /// The actor whose entry the owners state with their acknowledgements.
-        actor: Actor,
+        /// The newest of the writes that will be shown. The owners state their entry for its actor with their
+        /// acknowledgements.
+        newest: Dot,
         holders: Quorum,
         resend_at: Moment,
         pause: Duration,
@@ -77,11 +79,14 @@ impl Get {
                     scope.update(Errand::Operation(self.request), &self.ask.key, change);
                 }
                 let pause = scope.config.resend_after;
+                // Reaping may compact what is dead out of a context, but never a sibling that lives.
+                let dots = record.siblings().iter().map(|sibling| sibling.dot);
+                let none = Dot { actor: scope.author.actor(), at: Timestamp::default() };
                 self.state = State::WritingBack {
+                    newest: dots.max_by_key(|dot| (dot.at, dot.actor)).unwrap_or(none),
                     record,
                     epoch,
                     replies,
-                    actor: scope.author.actor(),
                     holders,
                     resend_at: scope.now.monotonic + pause,
                     pause,
@@ -91,17 +96,25 @@ impl Get {
             }
         }
         for node in stale {
-            scope.repair(node, &self.ask.key, &record, epoch);
+            if !scope.repair(node, &self.ask.key, &record, epoch) {
+                // Left to the exchange, which is between this node and another one.
+                let fellow = if node == scope.own {
+                    replies.iter().find(|other| **other != node)
+                } else {
+                    Some(&node)
+                };
+                fellow.into_iter().for_each(|fellow| scope.miss(*fellow, &self.ask.key));
+            }
         }
         self.show(Some(&record), replies, scope)
     }
 
     /// Sends the merged record to every other owner that is not known to hold it.
     fn write_back(&self, scope: &mut Scope<'_>) {
-        let State::WritingBack { record, epoch, actor, holders, .. } = &self.state else { return };
+        let State::WritingBack { record, epoch, newest, holders, .. } = &self.state else { return };
         for node in holders.silent() {
             if node != scope.own && scope.can_reach(node) {
-                scope.replicate(node, self.request, *actor, &self.ask.key, record, *epoch);
+                scope.replicate(node, self.request, newest.actor, &self.ask.key, record, *epoch);
             }
         }
     }
@@ -162,6 +175,31 @@ impl Get {
         }
     }
 
+    /// The owners are under another digest: nothing that they said under the last one counts beside what they say now.
+    fn begin_anew(&mut self, fresh: RequestId, scope: &mut Scope<'_>) -> Progress {
+        if !scope.slot_of(&self.ask.key).is_owner(scope.own) {
+            let message = "the owners of the key changed while it was read; try again";
+            return self.fail(Problem::new(Code::RingChanged, message), scope);
+        }
+        self.request = fresh;
+        match &mut self.state {
+            State::Gathering(gather) => match gather.restart(fresh, self.ask.r, scope) {
+                Ok(anew) => *gather = anew,
+                Err(problem) => return self.fail(problem, scope),
+            },
+            State::WritingBack { record, epoch, holders, .. } => {
+                *holders = Quorum::of_writes(&scope.slot_of(&self.ask.key), Level::Majority);
+                if scope.standing_of(&self.ask.key) != Standing::Closed {
+                    let stamped = Stamped { record: record.clone(), epoch: *epoch };
+                    let change = scope.merge(&self.ask.key, stamped);
+                    scope.update(Errand::Operation(fresh), &self.ask.key, change);
+                }
+                self.write_back(scope);
+            }
+        }
+        Progress::Renumbered
+    }
+
     fn on_deadline(&mut self, scope: &mut Scope<'_>) -> Progress {
         if scope.now.monotonic >= self.deadline {
             let message = "the owners of the key did not answer in time; try again, with a longer deadline or a lower level";
@@ -195,8 +233,8 @@ impl Operation for Get {
                 let verdict = gather.on_refusal(from, &reason, scope);
                 self.judge(verdict, scope)
             }
-            (State::WritingBack { actor, .. }, Event::Stored { from, entry }) => {
-                let is_held = scope.author.believes(*actor, entry);
+            (State::WritingBack { newest, .. }, Event::Stored { from, entry }) => {
+                let is_held = scope.author.believes(*newest, entry);
                 if is_held { self.held_by(from, scope) } else { Progress::Pending }
             }
             (State::WritingBack { .. }, Event::Logged) => {
@@ -222,10 +260,7 @@ impl Operation for Get {
                 State::WritingBack { .. },
                 Event::Refused { from, reason: PeerRefusal::Lost | PeerRefusal::DiskFull },
             ) => self.declined_by(from, scope),
-            (_, Event::RingChanged) => {
-                let message = "the owners of the key changed while it was read; try again";
-                self.fail(Problem::new(Code::RingChanged, message), scope)
-            }
+            (_, Event::RingChanged { fresh }) => self.begin_anew(fresh, scope),
             (_, Event::Deadline) => self.on_deadline(scope),
             _ => Progress::Pending,
         }

@@ -61,8 +61,12 @@ impl Hinting {
         let gone: Vec<NodeId> = holders.silent().filter(|node| !scope.can_reach(*node)).collect();
         for target in gone {
             let of_target = || self.places.iter().filter(|place| place.target == target);
-            if of_target().all(|place| place.stage == Stage::Failed) && of_target().count() < TRIES_MAX {
-                self.ask_somebody(target, hint, scope);
+            if of_target().any(|place| place.stage != Stage::Failed) {
+                continue;
+            }
+            if of_target().count() >= TRIES_MAX || !self.ask_somebody(target, hint, scope) {
+                // Nobody has room for it, or nobody is there: the range is dirty, and an exchange sees to it.
+                scope.miss(target, hint.key);
             }
         }
     }
@@ -102,14 +106,26 @@ impl Hinting {
 
     /// Asks again who has not answered, and somebody else where that node has gone too.
     pub(super) fn repeat(&mut self, holders: &Quorum, hint: &Hint<'_>, scope: &mut Scope<'_>) {
+        let slot = Slot::of_key(hint.key);
         for place in self.places.iter_mut().filter(|place| place.stage == Stage::Asked) {
-            if scope.can_reach(place.holder) {
+            if !scope.can_reach(place.holder) {
+                place.stage = Stage::Failed;
+            } else if register::enter(slot, place.holder, hint.request, scope) {
                 send(place, hint, scope);
             } else {
-                place.stage = Stage::Failed;
+                // It was struck off since.
+                place.stage = Stage::Registering;
             }
         }
         self.cover(holders, hint, scope);
+    }
+
+    /// The time of the write is over: what is not known to be kept is left to an exchange.
+    pub(super) fn abandon(&self, hint: &Hint<'_>, scope: &mut Scope<'_>) {
+        let is_open = |place: &&Place| matches!(place.stage, Stage::Registering | Stage::Asked);
+        for place in self.places.iter().filter(is_open) {
+            scope.miss(place.target, hint.key);
+        }
     }
 
     /// Whether nothing is waited for.
@@ -124,19 +140,20 @@ impl Hinting {
     }
 
     /// Asks the first node of the preference list that owns nothing of it, can be reached and was not asked yet: each
-    /// stands in for one owner only, so that as many nodes have the record as the answer says.
-    fn ask_somebody(&mut self, target: NodeId, hint: &Hint<'_>, scope: &mut Scope<'_>) {
+    /// stands in for one owner only, so that as many nodes have the record as the answer says. Tells whether there is one.
+    fn ask_somebody(&mut self, target: NodeId, hint: &Hint<'_>, scope: &mut Scope<'_>) -> bool {
         let slot = Slot::of_key(hint.key);
         let is_new = |node: NodeId| self.places.iter().all(|place| place.holder != node);
         let list = scope.view.ring().preference(slot);
         let next = list.iter().find(|p| !p.owner && is_new(p.node) && scope.can_reach(p.node));
-        let Some(holder) = next.map(|preference| preference.node) else { return };
+        let Some(holder) = next.map(|preference| preference.node) else { return false };
         let mut place = Place { target, holder, stage: Stage::Registering };
         if register::enter(slot, holder, hint.request, scope) {
             place.stage = Stage::Asked;
             send(&place, hint, scope);
         }
         self.places.push(place);
+        true
     }
 }
 

@@ -1,69 +1,83 @@
-//! A stand-in's side of hints: what it keeps for owners, and how it brings it to them.
+//! A stand-in's side of hints: what it keeps for owners that cannot be reached from where they were written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::desk::{Errand, Vigil};
+use super::recount::Recount;
 use super::scope::{Scope, Stamped};
 use crate::protocol::causality::{Applied, RecordHash, Refusal};
+use crate::protocol::codec;
 use crate::protocol::config::HintConfig;
 use crate::protocol::id::{NodeId, ReapEpoch, RequestId};
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::SlotDigest;
-use crate::protocol::storage::op::{DiskRequest, Lsn, Stored};
+use crate::protocol::storage::op::{DiskRequest, Lsn, MetaKey};
 use crate::protocol::time::Moment;
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
 
-/// After how long an owner that has not answered is sent a hint again; doubles each time.
-const RESEND_AFTER: Duration = Duration::from_secs(1);
-
-/// The longest pause between two attempts.
-const RESEND_MAX: Duration = Duration::from_secs(30);
-
 /// What one hint costs in memory beside its key and record, about.
 const OVERHEAD: u64 = 400;
-
-/// Replays are numbered apart from the operations of the coordinator, whose numbers leave this bit clear.
-const REPLAY: u64 = 1 << 63;
 
 /// The hints that this node keeps: records of slots that it does not own.
 ///
 /// A hint lies on the disk under its own slot and key, as the owners' records do on theirs, and several hints of a key are
 /// one merged record. It is addressed to the *slot*: it is sent to all owners that can be reached **from here** and dropped
-/// only when every one of them has said that it has it on disk. Until then it is sent again and again, with pauses.
+/// only when every one of them has said that it has it on disk ([`replay`](super::replay)). Nothing but the records has to
+/// be remembered for that, so after a start the hints are found by looking what lies in slots of others
+/// ([`recount`](super::recount)).
 #[derive(Debug, Default)]
 pub struct Hints {
-    held: BTreeMap<Place, Held>,
+    pub(super) held: BTreeMap<Place, Held>,
     /// Replays that owners are to answer.
-    replays: BTreeMap<RequestId, Place>,
+    pub(super) replays: BTreeMap<RequestId, Place>,
+    /// Hints that the own disk has been given and has not told of yet, and their bytes: for each slot.
+    arriving: BTreeMap<Slot, usize>,
     bytes: u64,
     bytes_of: BTreeMap<NodeId, u64>,
+    epochs: BTreeMap<Slot, ReapEpoch>,
+    pub(super) recount: Recount,
     /// Where the last look ended.
-    cursor: Option<Place>,
-    next_look: Moment,
-    next_replay: u64,
-    delivered: u64,
+    pub(super) cursor: Option<Place>,
+    pub(super) next_look: Moment,
+    /// Set while the clock is to wake the node for that.
+    pub(super) is_awaited: bool,
+    pub(super) next_replay: u64,
+    pub(super) counts: Counts,
 }
 
-type Place = (Slot, Bytes);
+/// A slot and a key of it.
+pub(super) type Place = (Slot, Bytes);
 
-#[derive(Debug)]
-struct Held {
-    bytes: u64,
+/// What a node has done with hints since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Hints that were brought to all of their owners.
+    pub delivered: u64,
+    /// Hints that it refused to keep, for lack of room.
+    pub refused: u64,
+}
+
+/// One hint.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) bytes: u64,
+    /// The owners that it was said to be for; none is known of those that were found at the start.
     targets: BTreeSet<NodeId>,
     /// The owners that have the record, as it is now, on disk.
-    acked: BTreeSet<NodeId>,
-    stage: Stage,
-    again_at: Moment,
-    pause: Duration,
+    pub(super) acked: BTreeSet<NodeId>,
+    pub(super) stage: Stage,
+    pub(super) again_at: Moment,
+    /// How often it was sent in vain.
+    pub(super) attempts: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+/// How far the delivery of a hint has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stage {
     /// Nothing is under way.
+    #[default]
     Resting,
     /// The own disk looks it up.
     Reading,
@@ -74,6 +88,16 @@ enum Stage {
 }
 
 impl Hints {
+    /// What is known at a start: nothing but the epochs. The hints themselves have yet to be found.
+    pub fn parse(meta: &BTreeMap<MetaKey, Bytes>) -> Result<Hints, codec::DecodeError> {
+        let mut hints = Hints { recount: Recount::due(), ..Hints::default() };
+        for (key, bytes) in meta {
+            let MetaKey::HintEpoch(slot) = key else { continue };
+            hints.epochs.insert(*slot, codec::decode(bytes)?);
+        }
+        Ok(hints)
+    }
+
     /// How many hints are kept.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -86,99 +110,160 @@ impl Hints {
         self.held.is_empty()
     }
 
+    /// Whether all that was kept before the start is known again.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.recount.is_over()
+    }
+
     /// Bytes of keys, records and what each costs in memory.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// How many were brought to all of their owners since the start.
+    /// What was done with hints since the start.
     #[must_use]
-    pub fn delivered(&self) -> u64 {
-        self.delivered
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
-    /// When to call [`tick`].
+    /// When [`tick`](super::replay::tick) or [`tick`](super::recount::tick) has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Moment {
-        if self.is_empty() { Moment::NEVER } else { self.next_look }
+        let replays = if self.is_empty() { Moment::NEVER } else { self.next_look };
+        replays.min(self.recount.next_deadline())
     }
 
-    /// Whether the request is a replay of ours.
+    /// The reap epoch under which the hints of a slot were read from owners' stores: the smallest, if there are several.
     #[must_use]
-    pub fn is_replay(request: RequestId) -> bool {
-        request.0 & REPLAY != 0
+    pub fn epoch(&self, slot: Slot) -> ReapEpoch {
+        self.epochs.get(&slot).copied().unwrap_or_default()
     }
 
-    fn has_room(&self, target: NodeId, bytes: u64, config: &HintConfig) -> bool {
+    /// Whether there is room for a hint, together with what is kept already.
+    fn has_room(&self, place: &Place, target: NodeId, bytes: u64, config: &HintConfig) -> bool {
+        // What is kept of the key for others will then be kept for this owner too.
+        let known = self.held.get(place).filter(|held| !held.targets.contains(&target));
         let of_target = self.bytes_of.get(&target).copied().unwrap_or_default();
-        self.bytes + bytes <= config.bytes_max && of_target + bytes <= config.bytes_per_target_max
+        let added_to_target = bytes + known.map_or(0, |held| held.bytes);
+        self.bytes + bytes <= config.bytes_max && of_target + added_to_target <= config.bytes_per_target_max
     }
 
-    /// A record was found on the disk, or has just been put there, that is of a slot of others.
-    pub fn keep(&mut self, slot: Slot, key: Bytes, target: Option<NodeId>, record_bytes: u64) {
-        let place = (slot, key);
-        let bytes = place.1.len() as u64 + record_bytes + OVERHEAD;
-        let mut held = self.forget(&place).unwrap_or(Held {
-            bytes,
-            targets: BTreeSet::new(),
-            acked: BTreeSet::new(),
-            stage: Stage::Resting,
-            again_at: Moment::default(),
-            pause: RESEND_AFTER,
-        });
+    /// Keeps room for a hint that is on its way to the own disk.
+    fn reserve(&mut self, slot: Slot, target: NodeId, bytes: u64) {
+        *self.arriving.entry(slot).or_default() += 1;
+        self.bytes += bytes;
+        *self.bytes_of.entry(target).or_default() += bytes;
+    }
+
+    /// It has arrived, or was refused.
+    fn release(&mut self, slot: Slot, target: NodeId, bytes: u64) {
+        if let Some(count) = self.arriving.get_mut(&slot) {
+            *count -= 1;
+        }
+        self.arriving.retain(|_, count| *count > 0);
+        self.uncount(bytes, [target]);
+    }
+
+    fn uncount(&mut self, bytes: u64, targets: impl IntoIterator<Item = NodeId>) {
+        self.bytes -= bytes;
+        for target in targets {
+            if let Some(of_target) = self.bytes_of.get_mut(&target) {
+                *of_target -= bytes;
+                if *of_target == 0 {
+                    self.bytes_of.remove(&target);
+                }
+            }
+        }
+    }
+
+    /// The own disk holds a record of a slot of others now, which it has just been given for `target`, or has found.
+    pub(super) fn keep(&mut self, place: Place, target: Option<NodeId>, record_bytes: u64) {
+        let mut held = self.forget(&place).unwrap_or_default();
+        held.bytes = place.1.len() as u64 + record_bytes + OVERHEAD;
         // What the owners have acknowledged was an earlier record.
         held.acked.clear();
         held.stage = Stage::Resting;
         held.again_at = Moment::default();
-        held.bytes = bytes;
         held.targets.extend(target);
-        self.bytes += bytes;
+        self.bytes += held.bytes;
         for target in &held.targets {
-            *self.bytes_of.entry(*target).or_default() += bytes;
+            *self.bytes_of.entry(*target).or_default() += held.bytes;
         }
         self.held.insert(place, held);
     }
 
-    fn forget(&mut self, place: &Place) -> Option<Held> {
+    /// The own disk does not hold it any more, or the own node has become an owner of it.
+    pub(super) fn forget(&mut self, place: &Place) -> Option<Held> {
         let held = self.held.remove(place)?;
-        self.bytes -= held.bytes;
-        for target in &held.targets {
-            if let Some(bytes) = self.bytes_of.get_mut(target) {
-                *bytes -= held.bytes;
-            }
-        }
-        self.bytes_of.retain(|_, bytes| *bytes > 0);
+        self.uncount(held.bytes, held.targets.iter().copied());
         if let Stage::Sent { request, .. } = held.stage {
             self.replays.remove(&request);
         }
+        self.is_awaited &= !self.held.is_empty();
         Some(held)
     }
 
-    fn holds_of(&self, slot: Slot) -> bool {
-        self.held.range((slot, Bytes::new())..).next().is_some_and(|((of, _), _)| *of == slot)
+    /// Whether a record of the slot lies here, or will lie here in a moment, or may.
+    fn may_hold_of(&self, slot: Slot) -> bool {
+        !self.is_counted()
+            || self.arriving.contains_key(&slot)
+            || self.held.range((slot, Bytes::new())..).next().is_some_and(|((of, _), _)| *of == slot)
+    }
+
+    /// Takes note of the epoch of a hint that is about to be kept. Gives back what is to be written down *before* the hint
+    /// is: the log keeps the order.
+    fn lower_epoch(&mut self, slot: Slot, epoch: ReapEpoch) -> Option<(MetaKey, Option<Bytes>)> {
+        let known = self.epoch(slot);
+        let smallest = if self.may_hold_of(slot) { known.min(epoch) } else { epoch };
+        if smallest == known {
+            return None;
+        }
+        let is_written = smallest != ReapEpoch::default();
+        if is_written {
+            self.epochs.insert(slot, smallest);
+        } else {
+            self.epochs.remove(&slot);
+        }
+        Some((MetaKey::HintEpoch(slot), is_written.then(|| codec::encode(&smallest).into())))
     }
 }
 
+/// A record that somebody wants kept.
+pub struct Kept {
+    /// The digest of its slot.
+    pub digest: SlotDigest,
+    /// The owner that it is kept for.
+    pub target: NodeId,
+    /// The key.
+    pub key: Bytes,
+    /// The record, and the epoch under which it was read.
+    pub stamped: Stamped,
+}
+
 /// A coordinator asks for a record to be kept for an owner that it cannot reach.
-pub fn on_hint(
-    from: NodeId,
-    request: RequestId,
-    digest: SlotDigest,
-    target: NodeId,
-    key: &Bytes,
-    stamped: Stamped,
-    scope: &mut Scope<'_>,
-) {
-    let slot = scope.slot_of(key);
+pub fn on_hint(from: NodeId, request: RequestId, hint: Kept, scope: &mut Scope<'_>) {
+    let Kept { digest, target, key, stamped } = hint;
+    let slot = scope.slot_of(&key);
     let bytes = key.len() as u64 + stamped.record.encoded_len() + OVERHEAD;
+    let place = (slot.slot, key.clone());
     let reason = if slot.digest != digest || slot.is_owner(scope.own) {
         let entries = slot.read_set().iter().filter_map(|node| scope.peers.entry(*node)).collect();
         PeerRefusal::OtherRing(entries)
-    } else if scope.hints.has_room(target, bytes, scope.hint_config) {
-        let change = scope.merge(key, stamped);
-        return scope.update(Errand::Hint { from, request, target, key: key.clone() }, key, change);
+    } else if scope.is_disk_behind() {
+        PeerRefusal::Overloaded
+    } else if scope.hints.has_room(&place, target, bytes, scope.hint_config) {
+        if let Some(entry) = scope.hints.lower_epoch(place.0, stamped.epoch) {
+            let entries = vec![entry];
+            scope.desk.ask(Errand::HintEpoch, |ticket| DiskRequest::Meta { ticket, entries }, scope.out);
+        }
+        scope.hints.reserve(place.0, target, bytes);
+        let change = scope.merge(&key, stamped);
+        let errand = Errand::Hint { from, request, target, key: key.clone(), bytes };
+        return scope.update(errand, &key, change);
     } else {
+        scope.hints.counts.refused += 1;
         PeerRefusal::Overloaded
     };
     scope.send(from, PeerMessage::Refused { request, reason });
@@ -186,7 +271,9 @@ pub fn on_hint(
 
 /// The own disk has merged the record; the coordinator hears of it once it is durable.
 pub fn on_kept(errand: Errand, lsn: Lsn, applied: Applied, scope: &mut Scope<'_>) {
-    let Errand::Hint { from, request, target, key } = errand else { return };
+    let Errand::Hint { from, request, target, key, bytes } = errand else { return };
+    let place = (Slot::of_key(&key), key);
+    scope.hints.release(place.0, target, bytes);
     let record = match applied {
         Applied::Changed { record, .. } | Applied::Adopted { record, .. } | Applied::Unchanged { record } => {
             record
@@ -200,7 +287,7 @@ pub fn on_kept(errand: Errand, lsn: Lsn, applied: Applied, scope: &mut Scope<'_>
             return scope.send(from, PeerMessage::Refused { request, reason });
         }
     };
-    scope.hints.keep(Slot::of_key(&key), key, Some(target), record.encoded_len());
+    scope.hints.keep(place, Some(target), record.encoded_len());
     if let Some(vigil) = scope.desk.wait(lsn, Vigil::Hinted { to: from, request }) {
         on_durable(vigil, scope);
     }
@@ -215,132 +302,16 @@ pub fn on_durable(vigil: Vigil, scope: &mut Scope<'_>) {
             // A new hint may have come while the removal of the old one was on its way to the log.
             if scope.hints.held.get(&place).is_some_and(|held| held.stage == Stage::Dropping) {
                 scope.hints.forget(&place);
-                scope.hints.delivered += 1;
+                scope.hints.counts.delivered += 1;
             }
         }
         _ => {}
     }
 }
 
-/// Looks for hints whose owners can be reached, a few at a time.
-pub fn tick(scope: &mut Scope<'_>) {
-    let now = scope.now.monotonic;
-    if now < scope.hints.next_deadline() || scope.hints.is_empty() {
-        return;
-    }
-    scope.hints.next_look = now + scope.hint_config.replay_every;
-    let after = scope.hints.cursor.take().map_or(Bound::Unbounded, Bound::Excluded);
-    let batch: Vec<Place> = scope
-        .hints
-        .held
-        .range((after, Bound::Unbounded))
-        .take(scope.hint_config.replay_batch)
-        .map(|(place, _)| place.clone())
-        .collect();
-    if batch.len() == scope.hint_config.replay_batch {
-        scope.hints.cursor = batch.last().cloned();
-    }
-    for place in batch {
-        look_at(place, scope);
-    }
-}
-
-fn look_at(place: Place, scope: &mut Scope<'_>) {
-    let now = scope.now.monotonic;
-    let slot = scope.view.slot(place.0);
-    if slot.is_owner(scope.own) {
-        // It is no hint any more but one of this node's own records.
-        scope.hints.forget(&place);
-        return;
-    }
-    let Some(held) = scope.hints.held.get_mut(&place) else { return };
-    let may_be_told = |node: &NodeId| !held.acked.contains(node) && scope.peers.is_reachable(*node);
-    if held.again_at > now
-        || matches!(held.stage, Stage::Reading | Stage::Dropping)
-        || !slot.read_set().iter().any(may_be_told)
-    {
-        return;
-    }
-    if let Stage::Sent { request, .. } = held.stage {
-        scope.hints.replays.remove(&request);
-    }
-    held.stage = Stage::Reading;
-    let key = place.1;
-    scope.read(Errand::Replay(key.clone()), &key);
-}
-
-/// The own disk has looked up a hint: it goes to every owner that can be reached and is not known to have it.
-pub fn on_read(key: Bytes, stored: Stored, scope: &mut Scope<'_>) {
-    let place = (Slot::of_key(&key), key);
-    let record = match stored {
-        Stored::Present(record) => record,
-        // A damaged hint cannot be brought to anybody; the owners repair each other.
-        Stored::Absent | Stored::Lost => {
-            scope.hints.forget(&place);
-            return;
-        }
-    };
-    let slot = scope.view.slot(place.0);
-    let (digest, now) = (slot.digest, scope.now.monotonic);
-    let hints = &mut *scope.hints;
-    hints.next_replay += 1;
-    let request = RequestId(REPLAY | hints.next_replay);
-    let Some(held) = hints.held.get_mut(&place) else { return };
-    if held.stage != Stage::Reading {
-        // It has grown meanwhile.
-        return;
-    }
-    held.stage = Stage::Sent { request, hash: record.hash(&place.1) };
-    held.again_at = now + held.pause;
-    held.pause = (held.pause * 2).min(RESEND_MAX);
-    hints.replays.insert(request, place.clone());
-    let behind = slot.read_set().iter().filter(|node| !held.acked.contains(node));
-    let behind: Vec<NodeId> = behind.copied().filter(|node| scope.peers.is_reachable(*node)).collect();
-    let (key, actor) = (place.1, scope.author.actor());
-    for node in behind {
-        let (key, record) = (key.clone(), record.clone());
-        let epoch = ReapEpoch::default();
-        scope.send(node, PeerMessage::Replicate { request, digest, epoch, actor, key, record });
-    }
-}
-
-/// An owner has the record of a replay on disk.
-pub fn on_stored(from: NodeId, request: RequestId, scope: &mut Scope<'_>) {
-    let Some(place) = scope.hints.replays.get(&request).cloned() else { return };
-    let Some(held) = scope.hints.held.get_mut(&place) else { return };
-    held.acked.insert(from);
-    let owners = scope.view.slot(place.0).read_set();
-    let Stage::Sent { hash, .. } = held.stage else { return };
-    if !owners.iter().all(|owner| held.acked.contains(owner)) {
-        return;
-    }
-    held.stage = Stage::Dropping;
-    scope.hints.replays.remove(&request);
-    let (slot, key) = place;
-    let errand = Errand::DropHint(key.clone());
-    scope.desk.ask(errand, |ticket| DiskRequest::Remove { ticket, slot, key, certified: hash }, scope.out);
-}
-
-/// The own disk has removed a hint, or has found that it has grown since it was sent.
-pub fn on_removed(key: Bytes, lsn: Lsn, is_gone: bool, scope: &mut Scope<'_>) {
-    if is_gone {
-        if let Some(vigil) = scope.desk.wait(lsn, Vigil::DropHint(key)) {
-            on_durable(vigil, scope);
-        }
-        return;
-    }
-    let place = (Slot::of_key(&key), key);
-    if let Some(held) = scope.hints.held.get_mut(&place)
-        && held.stage == Stage::Dropping
-    {
-        held.stage = Stage::Resting;
-        held.acked.clear();
-    }
-}
-
 /// An owner asks whether it may strike this node off its register.
 pub fn on_ask(from: NodeId, slots: Vec<Slot>, scope: &mut Scope<'_>) {
-    let none: Vec<Slot> = slots.into_iter().filter(|slot| !scope.hints.holds_of(*slot)).collect();
+    let none: Vec<Slot> = slots.into_iter().filter(|slot| !scope.hints.may_hold_of(*slot)).collect();
     if !none.is_empty() {
         scope.send(from, PeerMessage::NoHints { slots: none });
     }

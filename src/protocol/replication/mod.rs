@@ -25,6 +25,8 @@ pub mod latency;
 mod put;
 pub mod quorum;
 mod receiver;
+pub mod recount;
 pub mod register;
+pub mod replay;
 pub mod replica;
 pub mod scope;

@@ -9,14 +9,16 @@ use super::gather::{Gather, Gathered};
 use super::get::check_key;
 use super::hinting::{Hint, Hinting};
 use super::quorum::{Quorum, Verdict};
-use super::scope::{Origin, Scope};
+use super::register;
+use super::scope::{Origin, Scope, Stamped};
 use crate::protocol::causality::{
     Applied, Change, ContextError, Dot, OPERATION_LIFETIME, Put as Update, Record, Refusal, VersionVector,
 };
-use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId};
+use crate::protocol::id::{NodeId, ReapEpoch, RequestId};
 use crate::protocol::output::{Notice, Output};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
+use crate::protocol::storage::trust::Standing;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Code, Level, Outcome, Problem, Write, Written};
@@ -48,11 +50,6 @@ pub(super) struct Put {
     is_answered: bool,
 }
 
-/// How far ahead of node time an operation may have been started. Its record forgets the operations that are a
-/// [lifetime](OPERATION_LIFETIME) older than the newest, so one from the future would make the key forget all others at
-/// once. Well above what honest clients are off, who learn node time when they connect.
-const STARTED_AHEAD_MAX: Duration = Duration::from_secs(10);
-
 #[derive(Debug)]
 enum State {
     /// Reading what a majority holds: a retry must find its earlier attempts, a blind delete what to delete, and a replica
@@ -65,9 +62,9 @@ enum State {
         record: Record,
         /// Under which it was read from the own store.
         epoch: ReapEpoch,
+        /// The dot of the operation: a new one, or that of an earlier attempt, which may be another node's. The owners state
+        /// their entry for its actor with their acknowledgements.
         dot: Dot,
-        /// The actor whose entry the owners state with their acknowledgements.
-        actor: Actor,
         holders: Quorum,
         resend_at: Moment,
         pause: Duration,
@@ -127,12 +124,6 @@ impl Put {
             })?,
             None => VersionVector::new(),
         };
-        let node_time = scope.node_time();
-        if write.operation.started > node_time.plus(STARTED_AHEAD_MAX) {
-            let message =
-                "the operation is said to start in the future; operation ids carry the time that nodes tell";
-            return Err(refused(Problem::new(Code::BadRequest, message)));
-        }
         check_memory(write, scope)?;
         let slot = scope.slot_of(&write.key);
         let quorum = Quorum::of_writes(&slot, write.w);
@@ -208,7 +199,6 @@ impl Put {
             record,
             epoch: scope.stamp(Slot::of_key(&self.write.key)),
             dot,
-            actor: issued.actor,
             holders,
             resend_at: scope.now.monotonic + pause,
             pause,
@@ -232,8 +222,13 @@ impl Put {
     /// A node keeps the record for an owner.
     fn hinted_by(&mut self, node: NodeId, scope: &mut Scope<'_>) -> Progress {
         let Some(target) = self.hinting.on_hinted(node) else { return Progress::Pending };
+        // Struck off meanwhile, it may already have brought the hint to its owners, or be asked for it without anybody's
+        // knowledge when deletions are forgotten.
+        if !register::confirmed(Slot::of_key(&self.write.key), node, scope) {
+            return Progress::Pending;
+        }
         if let State::Replicating { holders, .. } = &mut self.state
-            && self.write.sloppy
+            && counts_hints(&self.write)
         {
             holders.cover(target);
         }
@@ -242,12 +237,10 @@ impl Put {
 
     /// Sends the record to every owner that can be reached and has not acknowledged it.
     fn fan_out(&self, scope: &mut Scope<'_>) {
-        let State::Replicating { record, epoch, actor, holders, .. } = &self.state else { return };
+        let State::Replicating { record, epoch, dot, holders, .. } = &self.state else { return };
         for node in holders.silent() {
             if node != scope.own && scope.can_reach(node) {
-                scope.replicate(node, self.request, *actor, &self.write.key, record, *epoch);
-            } else if node != scope.own {
-                scope.miss(node, &self.write.key);
+                scope.replicate(node, self.request, dot.actor, &self.write.key, record, *epoch);
             }
         }
     }
@@ -271,9 +264,47 @@ impl Put {
         if self.is_answered && self.hinting.is_settled() { Progress::Done } else { Progress::Pending }
     }
 
+    /// The owners are under another digest. What one of them acknowledged under the last one it may have lost, so that it
+    /// must not be counted together with what another one acknowledges now: all of them are asked again, under a number
+    /// to which nobody has answered yet.
+    fn begin_anew(&mut self, fresh: RequestId, scope: &mut Scope<'_>) -> Progress {
+        if !scope.slot_of(&self.write.key).is_owner(scope.own) {
+            let message = "the owners of the key changed while the write was under way; try again";
+            return self.give_up(Problem::new(Code::RingChanged, message), scope);
+        }
+        if self.is_answered {
+            self.hint(scope, |hinting, _, hint, scope| hinting.abandon(hint, scope));
+            return Progress::Done;
+        }
+        match &mut self.state {
+            State::Gathering { gather, .. } => match gather.restart(fresh, Level::Majority, scope) {
+                Ok(anew) => *gather = anew,
+                Err(problem) => return self.give_up(problem, scope),
+            },
+            // Nobody was asked to acknowledge anything so far, and the own disk answers under the old number.
+            State::Applying { .. } => return Progress::Pending,
+            State::Replicating { record, epoch, holders, resend_at, pause, .. } => {
+                *holders = Quorum::of_writes(&scope.slot_of(&self.write.key), self.write.w);
+                *pause = scope.config.resend_after;
+                *resend_at = scope.now.monotonic + *pause;
+                if scope.standing_of(&self.write.key) != Standing::Closed {
+                    let stamped = Stamped { record: record.clone(), epoch: *epoch };
+                    let change = scope.merge(&self.write.key, stamped);
+                    scope.update(Errand::Operation(fresh), &self.write.key, change);
+                }
+            }
+        }
+        self.request = fresh;
+        self.hinting = Hinting::default();
+        self.fan_out(scope);
+        self.hint(scope, Hinting::cover);
+        Progress::Renumbered
+    }
+
     fn on_deadline(&mut self, scope: &mut Scope<'_>) -> Progress {
         let now = scope.now.monotonic;
         if now >= self.deadline {
+            self.hint(scope, |hinting, _, hint, scope| hinting.abandon(hint, scope));
             if self.is_answered {
                 return Progress::Done;
             }
@@ -406,11 +437,8 @@ impl Operation for Put {
                 let own = scope.own;
                 self.held_by(own, scope)
             }
-            (State::Replicating { dot, actor, .. }, Event::Stored { from, entry }) => {
-                // An owner that has seen less of the actor than the dot did not merge the record; one that has seen more
-                // than was ever issued may have dropped it as superseded.
-                let is_merged = dot.actor != *actor || entry >= dot.at;
-                let proves = is_merged && scope.author.believes(*actor, entry);
+            (State::Replicating { dot, .. }, Event::Stored { from, entry }) => {
+                let proves = scope.author.believes(*dot, entry);
                 #[cfg(test)]
                 let proves = proves || planted::is(Planted::AckUnchecked);
                 if proves { self.held_by(from, scope) } else { Progress::Pending }
@@ -452,10 +480,11 @@ impl Operation for Put {
                 }
                 Progress::Pending
             }
-            (_, Event::RingChanged) => {
-                let message = "the owners of the key changed while the write was under way; try again";
-                self.give_up(Problem::new(Code::RingChanged, message), scope)
+            (State::Replicating { holders, .. }, Event::Applied(Applied::Refused(_))) => {
+                holders.decline(scope.own);
+                Progress::Pending
             }
+            (_, Event::RingChanged { fresh }) => self.begin_anew(fresh, scope),
             (_, Event::Deadline) => self.on_deadline(scope),
             _ => Progress::Pending,
         }
@@ -471,12 +500,21 @@ impl Operation for Put {
     }
 }
 
+/// Whether a hint counts as the owner that it is kept for.
+fn counts_hints(write: &Write) -> bool {
+    #[cfg(test)]
+    if planted::is(Planted::HintForStrict) {
+        return true;
+    }
+    write.sloppy
+}
+
 /// Whether enough owners can be reached, or, for a sloppy quorum, enough of those who would stand in for them.
 fn could_commit(quorum: &Quorum, write: &Write, scope: &Scope<'_>) -> bool {
     if quorum.could_be_reached(|node| scope.can_reach(node)) {
         return true;
     }
-    if !write.sloppy {
+    if !counts_hints(write) {
         return false;
     }
     let spare = Cell::new(Hinting::spare(Slot::of_key(&write.key), scope));

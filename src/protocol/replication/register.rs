@@ -118,6 +118,15 @@ pub(super) fn enter(slot: Slot, holder: NodeId, request: RequestId, scope: &mut 
     false
 }
 
+/// A node has said that it keeps a hint. Tells whether it is still on the register: only then is the hint taken into
+/// account by whoever asks that.
+pub(super) fn confirmed(slot: Slot, holder: NodeId, scope: &mut Scope<'_>) -> bool {
+    let now = scope.now.monotonic;
+    let entry = scope.register.entries.get_mut(&slot).and_then(|holders| holders.get_mut(&holder));
+    // What it says now overtakes what it may have answered before.
+    entry.map(|entry| entry.used = now).is_some()
+}
+
 /// Asks the nodes on the register, now and then, whether they still keep hints.
 pub fn tick(scope: &mut Scope<'_>) {
     let now = scope.now.monotonic;

@@ -12,12 +12,16 @@ use super::register::HintRegister;
 use crate::protocol::causality::{Age, Change, ClusterSecret, ContextToken, Record};
 use crate::protocol::config::{CLOCK_SKEW_MAX, HintConfig, Limits, ReplicationConfig};
 use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId, SessionId};
+use crate::protocol::ledger::Ledger;
 use crate::protocol::output::{Destination, Output};
+#[cfg(test)]
+use crate::protocol::planted::{self, Planted};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::{RingView, SlotView};
 use crate::protocol::storage::epochs::Epochs;
 use crate::protocol::storage::op::DiskRequest;
+use crate::protocol::storage::trust::{Standing, Trust};
 use crate::protocol::time::{Now, WallTime};
 use crate::protocol::wire::client::{Answer, Code, Problem};
 use crate::protocol::wire::peer::PeerMessage;
@@ -80,6 +84,8 @@ pub struct Scope<'a> {
     pub secret: &'a ClusterSecret,
     /// The other members.
     pub peers: &'a dyn Peers,
+    /// Which slots this node votes for.
+    pub trust: &'a Trust,
     /// Who issues dots.
     pub author: &'a mut Author,
     /// Who waits for the disk.
@@ -92,6 +98,8 @@ pub struct Scope<'a> {
     pub hints: &'a mut Hints,
     /// How much of it.
     pub hint_config: &'a HintConfig,
+    /// What repair of all kinds may cost.
+    pub ledger: &'a mut Ledger,
     /// Nodes that did not answer in time: the membership looks after them at once.
     pub doubts: &'a mut Vec<NodeId>,
     /// Which rounds of reaping its slots have gone through.
@@ -137,6 +145,22 @@ impl Scope<'_> {
     #[must_use]
     pub fn slot_of(&self, key: &[u8]) -> SlotView<'_> {
         self.view.slot(Slot::of_key(key))
+    }
+
+    /// What this node's own copy of a key may be used for.
+    #[must_use]
+    pub fn standing_of(&self, key: &[u8]) -> Standing {
+        self.trust.standing(Slot::of_key(key))
+    }
+
+    /// Whether this node's own copy of a key is an answer to a read.
+    #[must_use]
+    pub fn votes_for(&self, key: &[u8]) -> bool {
+        #[cfg(test)]
+        if planted::is(Planted::VotelessAnswers) {
+            return true;
+        }
+        self.standing_of(key) == Standing::Votes
     }
 
     /// Whether a message to `node` has a chance to be answered; the node itself always has.
@@ -239,8 +263,14 @@ impl Scope<'_> {
         self.desk.ask(errand, |ticket| DiskRequest::Read { ticket, slot, key }, self.out);
     }
 
-    /// Brings an owner up to a merged record, behind the answer: Read Repair.
-    pub fn repair(&mut self, node: NodeId, key: &Bytes, record: &Record, epoch: ReapEpoch) {
+    /// Brings an owner up to a merged record, behind the answer: Read Repair. Nobody waits for it, so it may cost what the
+    /// account of repairs has. Tells whether it was done.
+    #[must_use]
+    pub fn repair(&mut self, node: NodeId, key: &Bytes, record: &Record, epoch: ReapEpoch) -> bool {
+        let bytes = key.len() as u64 + record.encoded_len();
+        if !self.ledger.charge_read_repair(self.now.monotonic, bytes) {
+            return false;
+        }
         if node == self.own {
             let change = self.merge(key, Stamped { record: record.clone(), epoch });
             self.update(Errand::Repair, key, change);
@@ -248,6 +278,7 @@ impl Scope<'_> {
             // Nobody waits for the answer, so the request has no number of its own.
             self.replicate(node, RequestId::default(), self.author.actor(), key, record, epoch);
         }
+        true
     }
 
     /// The context of a record as a client gets it.

@@ -40,8 +40,12 @@ pub enum MetaKey {
     Seed(SocketAddr),
     /// Which rounds of reaping a slot has gone through.
     Reaping(Slot),
+    /// Which of its slots it does not vote for: see [`Trust`](super::trust::Trust).
+    Trust,
     /// Who may keep hints of one of its slots.
     HintHolders(Slot),
+    /// The smallest reap epoch under which the hints that it keeps of a slot of others were read.
+    HintEpoch(Slot),
 }
 
 /// What a node asks of its disk.
@@ -103,6 +107,14 @@ pub enum DiskRequest {
         /// The pieces.
         entries: Vec<(MetaKey, Option<Bytes>)>,
     },
+    /// Drop what cannot be read in one slot, and make its count and sum true again. Asked for a slot that was
+    /// [doubted](DiskReply::Doubted), after the node has given up its vote for it; doing it again changes nothing.
+    Mend {
+        /// Comes back with the reply.
+        ticket: Ticket,
+        /// The slot.
+        slot: Slot,
+    },
     /// Remove one key, if its record still has this hash.
     Remove {
         /// Comes back with the reply.
@@ -114,6 +126,15 @@ pub enum DiskRequest {
         /// Of the record that may go.
         certified: RecordHash,
     },
+}
+
+/// Why a slot's contents are doubted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DoubtReason {
+    /// A record in it cannot be read.
+    Damaged,
+    /// Its contents are not what its count and sum say.
+    Mismatch,
 }
 
 /// What a store holds for a key.
@@ -199,6 +220,24 @@ pub enum DiskReply {
         ticket: Ticket,
         /// What must be durable before it may be acted on.
         lsn: Lsn,
+    },
+    /// What could not be read in a slot is dropped, in memory and in the log's next group. What is left is whole, and
+    /// some of what was there is missing.
+    Mended {
+        /// Of the request.
+        ticket: Ticket,
+        /// What must be durable before the slot is refilled.
+        lsn: Lsn,
+        /// How many records were dropped.
+        dropped: u64,
+    },
+    /// Nobody asked: the contents of these slots cannot be trusted any more. Found by a read, at the start or by the
+    /// scrub; may be said again for a slot that was not mended since.
+    Doubted {
+        /// The slots.
+        slots: Vec<Slot>,
+        /// What is wrong with them.
+        why: DoubtReason,
     },
     /// Everything up to here is in the synced log.
     Durable {

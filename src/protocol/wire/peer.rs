@@ -47,7 +47,7 @@ pub enum PeerMessage {
         digest: SlotDigest,
         /// The reap epoch under which the record was read from a store.
         epoch: ReapEpoch,
-        /// The coordinator's actor, for the proof in `Stored`.
+        /// Whose entry the replica is to state in `Stored`: that of the actor of the write that it is to have.
         actor: Actor,
         /// The key.
         key: Bytes,
@@ -59,7 +59,8 @@ pub enum PeerMessage {
     Stored {
         /// Of the `Replicate`.
         request: RequestId,
-        /// The replica's entry for the coordinator's actor. If that is above what the coordinator ever issued, the
+        /// The replica's entry for the actor of the `Replicate`. Below the write it proves that nothing was merged. If it is the
+        /// coordinator's own actor and the entry is above what the coordinator ever issued, the
         /// acknowledgement does not count.
         entry: Timestamp,
     },
@@ -173,4 +174,7 @@ pub enum PeerRefusal {
     /// The record was read from a store before a round of reaping that this owner has completed since. The sender reads
     /// it again, or drops it.
     Reaped,
+    /// It has lost something of the slot and gets it back from the other owners: it has no vote until then, or takes no
+    /// part at all yet.
+    Refilling,
 }

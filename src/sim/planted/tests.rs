@@ -132,6 +132,8 @@ hunts! {
     a_bare_write: BareWrite,
     a_disk_that_lies: DurableBeforeTheSync,
     a_read_before_it_is_durable: ReadBeforeDurable,
+    a_hint_for_a_strict_quorum: HintForStrict,
+    a_hint_that_is_tried_once: HintTriedOnce,
     a_put_that_is_coordinated_twice: PutCoordinatedTwice,
     a_retry_that_is_a_new_put: RetryIsANewPut,
     an_unknown_outcome_as_not_applied: UnknownAsNotApplied,
@@ -142,6 +144,7 @@ hunts! {
     equal_dots_that_are_dropped: EqualDotsDropped,
     the_dead_who_are_forgotten: DeadForgotten,
     an_incarnation_that_stays: IncarnationStays,
+    hearsay_that_routes: HearsayRoutes,
     a_later_clock_that_wins: LaterClockWins,
     a_context_that_covers_siblings: ContextOfSiblings,
     a_context_of_another_key: ContextOfAnotherKey,
@@ -157,6 +160,10 @@ hunts! {
     a_reap_without_all: ReapWithoutAll,
     a_late_record_on_a_new_key: LateOnRecreated,
     a_late_record_after_a_reap: LateAfterReap,
+    a_log_that_is_cut_in_the_middle: LogCutInTheMiddle,
+    an_actor_that_outlives_a_loss: ActorOutlivesALoss,
+    the_voteless_who_answer: VotelessAnswers,
+    a_vote_before_the_refill: VoteBeforeTheRefill,
 }
 
 #[test]

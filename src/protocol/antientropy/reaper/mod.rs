@@ -463,6 +463,22 @@ impl Reaper {
         }
     }
 
+    /// Another owner tells how slots stand that this node refills: what they have forgotten this node must not take from
+    /// old messages, before it holds anything of them.
+    pub fn adopt(&mut self, standings: &[(Slot, Standing)], ground: &mut Ground<'_>) {
+        for (slot, theirs) in standings {
+            let own = ground.epochs.asked(*slot);
+            let joined = Standing {
+                raised: own.raised.max(theirs.raised),
+                committed: own.committed.max(theirs.committed),
+                forgotten: own.forgotten.max(theirs.forgotten),
+            };
+            if joined != own {
+                self.stand(*slot, joined, ground);
+            }
+        }
+    }
+
     fn answer(&mut self, to: NodeId, message: Reap, ground: &mut Ground<'_>) {
         if to == self.own {
             self.handle(to, message, ground);

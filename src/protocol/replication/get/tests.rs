@@ -5,7 +5,7 @@ use crate::protocol::id::NodeId;
 use crate::protocol::replication::fixture::*;
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::client::{Answer, Code, Level, Read, ReadAnswer, Request};
-use crate::protocol::wire::peer::PeerRefusal;
+use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
 
 fn shown(story: &Story, record: &Record, replies: &[NodeId]) -> Answer {
     Answer::Read(ReadAnswer {
@@ -216,10 +216,12 @@ fn an_atomic_get_answers_when_a_majority_holds_what_it_shows() {
     story.ask(atomic());
     story.execute();
     let out = story.fetched_from(B, None);
-    assert_eq!(out, [story.replicate(B, &newer), story.replicate(C, &newer)]);
-    let again = [story.replicate(B, &newer), story.replicate(C, &newer)];
+    assert_eq!(out, [story.replicate_of_another(B, &newer), story.replicate_of_another(C, &newer)]);
+    let again = [story.replicate_of_another(B, &newer), story.replicate_of_another(C, &newer)];
     assert_eq!(story.pass(Duration::from_millis(250)), again);
-    let out = story.stored_by(C, Timestamp(0));
+    // Whoever has less than the write that is shown has not merged what it was sent.
+    assert_eq!(story.stored_by(C, Timestamp(4)), []);
+    let out = story.stored_by(C, Timestamp(5));
     assert_eq!(out, [story.respond(shown(&story, &newer, &[OWN, B]))]);
 }
 
@@ -230,7 +232,7 @@ fn an_atomic_get_counts_its_own_replica_once_its_log_is_synced() {
     story.ask(atomic());
     story.execute();
     let out = story.fetched_from(B, Some(&newer));
-    assert_eq!(out, [story.replicate(C, &newer)]);
+    assert_eq!(out, [story.replicate_of_another(C, &newer)]);
     assert_eq!(story.execute(), []);
     assert_eq!(story.stored(), newer);
     let out = story.sync();
@@ -250,9 +252,96 @@ fn an_atomic_get_that_too_few_can_take_over_shows_nothing() {
 }
 
 #[test]
-fn a_ring_change_ends_a_get() {
+fn a_get_begins_anew_under_another_digest_unless_its_coordinator_is_no_owner_any_more() {
     let mut story = Story::new();
     story.ask(Request::Read(get()));
-    let answer = read_answer(&story.change_ring(&[OWN, B, C]));
+    let before = story.last_request();
+    assert_eq!(story.change_ring(&[OWN, B, C]), [story.fetch(B)]);
+    assert_eq!(story.hear(B, fetched(before, None)), []);
+    story.execute();
+    let answer = read_answer(&story.fetched_from(B, Some(&written(5, Some("v1")))));
+    assert_eq!((answer.available, answer.values.len()), (true, 1));
+
+    let mut story = Story::new();
+    story.ask(Request::Read(get()));
+    let answer = read_answer(&story.change_ring(&[B, C, NodeId(8), NodeId(9)]));
     assert_eq!(answer.problem.map(|p| p.code), Some(Code::RingChanged));
+}
+
+#[test]
+fn a_repair_that_the_account_does_not_cover_is_left_to_the_exchange_with_that_owner() {
+    let older = written(5, Some("v1"));
+    let newer = overwritten(&older, 6, None);
+    let slot = crate::protocol::ring::slot::Slot::of_key(&key());
+    for (mine, theirs) in [(&newer, &older), (&older, &newer)] {
+        let mut story = Story::new();
+        story.disk.insert(key(), mine.clone());
+        // Exchanges, say, have spent what a second brings.
+        story.ledger.charge(story.now.monotonic, 10_000, 0);
+        story.ask(Request::Read(get()));
+        story.execute();
+        let out = story.fetched_from(B, Some(theirs));
+        assert_eq!(out, [story.respond(shown(&story, &newer, &[OWN, B]))]);
+        assert!(story.waiting.is_empty(), "nor is the own replica repaired");
+        assert_eq!(story.missed, [(B, slot)]);
+        assert_eq!((story.ledger.read_repairs().done, story.ledger.read_repairs().left), (0, 1));
+        // A second later there is room again.
+        story.pass(Duration::from_secs(2));
+        story.ask(Request::Read(get()));
+        story.execute();
+        let out = story.fetched_from(B, Some(theirs));
+        assert_eq!(out.len() + story.waiting.len(), 2, "an answer and a repair");
+        assert_eq!((story.ledger.read_repairs().done, story.ledger.read_repairs().left), (1, 1));
+    }
+}
+
+#[test]
+fn what_an_atomic_get_writes_back_waits_for_no_account() {
+    let mut story = Story::new();
+    let newer = written(5, Some("v1"));
+    story.disk.insert(key(), newer.clone());
+    story.ledger.charge(story.now.monotonic, 1_000_000, 0);
+    story.ask(atomic());
+    story.execute();
+    let out = story.fetched_from(B, None);
+    assert_eq!(out, [story.replicate_of_another(B, &newer), story.replicate_of_another(C, &newer)]);
+    assert_eq!(story.ledger.read_repairs(), Default::default());
+}
+
+#[test]
+fn an_atomic_get_writes_back_again_under_another_digest() {
+    let mut story = Story::new();
+    let newer = written(5, Some("v1"));
+    story.ask(atomic());
+    story.execute();
+    story.fetched_from(B, Some(&newer));
+    story.execute();
+    let before = story.last_request();
+    let out = story.change_ring(&[OWN, B, C]);
+    assert_eq!(out, [story.replicate(B, &newer), story.replicate(C, &newer)]);
+    assert_eq!(story.hear(C, PeerMessage::Stored { request: before, entry: Timestamp(0) }), []);
+    story.execute();
+    story.sync();
+    assert_eq!(read_answer(&story.stored_by(C, Timestamp(0))).values.len(), 1);
+}
+
+#[test]
+fn an_owner_without_a_vote_reads_from_the_others_and_one_of_them_is_not_enough() {
+    let mut story = Story::new();
+    story.lose(false);
+    let out = story.ask(Request::Read(get()));
+    assert_eq!(out, [story.fetch(B), story.fetch(C)]);
+    assert!(story.waiting.is_empty(), "the own copy is not asked");
+    assert_eq!(story.fetched_from(B, None), []);
+    let answer = read_answer(&story.refused_by(C, PeerRefusal::Refilling));
+    assert_eq!((answer.available, answer.problem.map(|p| p.code)), (false, Some(Code::RecordLost)));
+}
+
+#[test]
+fn a_vote_that_is_lost_while_the_disk_reads_is_not_cast() {
+    let mut story = Story::new();
+    story.ask(Request::Read(get()));
+    story.lose(true);
+    let out = story.execute();
+    assert_eq!(out, [story.fetch(C)]);
 }

@@ -2,15 +2,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::REPLAY;
 use crate::protocol::causality::Record;
 use crate::protocol::config::HintConfig;
 use crate::protocol::id::{NodeId, ReapEpoch, RequestId};
 use crate::protocol::output::{Destination, Output};
 use crate::protocol::replication::fixture::*;
 use crate::protocol::replication::register::HintRegister;
+use crate::protocol::replication::replay::REPLAY;
 use crate::protocol::ring::slot::Slot;
-use crate::protocol::storage::op::MetaKey;
+use crate::protocol::storage::op::{DiskRequest, MetaKey};
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::client::{Level, Outcome, Request, Write};
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
@@ -215,7 +215,7 @@ fn a_hint_is_dropped_only_when_every_owner_has_it_on_disk() {
     story.execute();
     assert_eq!(story.hints.len(), 1, "the removal is not durable yet");
     story.sync();
-    assert_eq!((story.hints.len(), story.hints.bytes(), story.hints.delivered()), (0, 0, 1));
+    assert_eq!((story.hints.len(), story.hints.bytes(), story.hints.counts().delivered), (0, 0, 1));
     assert!(story.disk.is_empty());
 }
 
@@ -227,7 +227,7 @@ fn an_owner_that_does_not_answer_is_sent_it_again_after_ever_longer_pauses() {
     story.execute();
     story.sync();
     let mut requests = vec![look(&mut story, LOOK)[0].1];
-    for pause in [1, 2, 4, 8, 16, 30, 30] {
+    for pause in [1, 2, 4, 8, 16, 32, 32] {
         assert_eq!(look(&mut story, Duration::from_secs(pause) / 2), []);
         let sent = look(&mut story, Duration::from_secs(pause) / 2 + LOOK);
         requests.push(sent[0].1);
@@ -331,4 +331,108 @@ fn the_register_survives_a_restart() {
         story.meta.into_iter().filter_map(|(key, value): (_, Option<Bytes>)| Some((key, value?))).collect();
     let register = HintRegister::parse(&meta).unwrap();
     assert_eq!(register.holders(Slot::of_key(&key())).collect::<Vec<_>>(), [first]);
+}
+
+#[test]
+fn who_was_struck_off_meanwhile_does_not_count() {
+    let slot = Slot::of_key(&key());
+    let mut story = coordinator();
+    let [first, _] = stand_ins(&story);
+    story.peers.gone = vec![C];
+    story.ask(Request::Write(Write { sloppy: true, ..put("v1") }));
+    story.execute();
+    story.sync();
+    // Its answer to an older question is overtaken by the hint, which it has not got yet.
+    story.look_at_hints(Duration::from_secs(11));
+    story.hear(first, PeerMessage::NoHints { slots: vec![slot] });
+    story.execute();
+    assert!(story.register.is_empty());
+    assert_eq!(hinted_by(&mut story, first), [], "nobody would look for it there");
+    assert_eq!(story.coordinator.len(), 1);
+}
+
+#[test]
+fn an_owner_for_whom_nobody_keeps_a_hint_is_left_to_an_exchange() {
+    let slot = Slot::of_key(&key());
+    let mut story = coordinator();
+    let [first, second] = stand_ins(&story);
+    story.peers.gone = vec![C];
+    story.ask(Request::Write(put("v1")));
+    story.execute();
+    story.sync();
+    hinted_by(&mut story, first);
+    assert_eq!(story.missed, [], "the hint will do");
+
+    story.peers.gone = vec![C, first, second];
+    story.ask(Request::Write(Write { operation: operation(2), ..put("v2") }));
+    story.execute();
+    assert_eq!(story.missed, [(C, slot)]);
+
+    let mut story = coordinator();
+    story.peers.gone = vec![C];
+    story.ask(Request::Write(put("v1")));
+    story.execute();
+    story.sync();
+    story.refused_by(first, PeerRefusal::Overloaded);
+    story.execute();
+    story.sync();
+    assert_eq!(story.missed, []);
+    story.refused_by(second, PeerRefusal::DiskFull);
+    assert_eq!(story.missed, [(C, slot)]);
+}
+
+#[test]
+fn a_hint_that_is_on_its_way_to_the_disk_is_not_denied() {
+    let mut story = stand_in();
+    let slots = vec![Slot::of_key(&key())];
+    let ask = PeerMessage::AskHints { slots: slots.clone() };
+    let none = PeerMessage::NoHints { slots };
+    assert_eq!(story.hear(B, ask.clone()), [send(B, none)]);
+    story.hear(B, hint(&story, 3, &written(7, Some("v1"))));
+    assert_eq!(story.hear(B, ask.clone()), []);
+    story.execute();
+    assert_eq!(story.hear(B, ask), []);
+}
+
+#[test]
+fn the_smallest_epoch_is_written_down_before_the_hint_and_goes_with_every_replay() {
+    let slot = Slot::of_key(&key());
+    let mut story = stand_in();
+    story.peers.gone = vec![B, STRANGER];
+    let of_epoch = |story: &Story, request, epoch| match hint(story, request, &written(7, Some("v1"))) {
+        PeerMessage::Hint { request, digest, target, key, record, .. } => {
+            PeerMessage::Hint { request, digest, epoch: ReapEpoch(epoch), target, key, record }
+        }
+        other => other,
+    };
+    let epochs_sent = |out: Vec<Output>| -> Vec<u64> {
+        let epoch = |output: &Output| match output {
+            Output::Send { message: PeerMessage::Replicate { epoch, .. }, .. } => Some(epoch.0),
+            _ => None,
+        };
+        out.iter().filter_map(epoch).collect()
+    };
+    for (request, epoch, smallest) in [(3, 5, 5), (4, 7, 5), (5, 2, 2)] {
+        story.hear(B, of_epoch(&story, request, epoch));
+        let is_meta = |request: Option<&DiskRequest>| matches!(request, Some(DiskRequest::Meta { .. }));
+        assert_eq!(is_meta(story.waiting.front()), epoch == smallest, "the log keeps the order");
+        story.execute();
+        story.look_at_hints(LOOK);
+        assert_eq!(epochs_sent(story.execute()), [smallest]);
+    }
+    story.restart_hints();
+    assert_eq!(story.hints.epoch(slot), ReapEpoch(2));
+}
+
+#[test]
+fn replays_wait_for_the_account_of_repairs() {
+    let mut story = stand_in();
+    story.peers.gone = vec![B, STRANGER];
+    story.hear(B, hint(&story, 3, &written(7, Some("v1"))));
+    story.execute();
+    let now = story.now.monotonic;
+    story.ledger.charge(now, 5_000, 0);
+    assert_eq!(look(&mut story, LOOK), [], "it has spent half a second's worth");
+    assert_eq!(look(&mut story, LOOK), []);
+    assert_eq!(look(&mut story, Duration::from_secs(30)).len(), 1);
 }
