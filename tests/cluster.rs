@@ -28,7 +28,15 @@ fn launch(authority: &Authority, dir: &Path, name: &str, found: Option<u16>, see
     node.seeds = seeds.to_vec();
     let disk = DiskOptions { segment_bytes: 1 << 20, free_space_floor: 0, ..DiskOptions::default() };
     let credentials = authority.issue_node("test", name).unwrap().credentials().unwrap();
-    Launch { node, listen, data: dir.join(name), disk, credentials, faults: true }
+    Launch {
+        node,
+        listen,
+        data: dir.join(name),
+        disk,
+        credentials,
+        faults: true,
+        recovery: Default::default(),
+    }
 }
 
 async fn start(launch: Launch) -> Running {

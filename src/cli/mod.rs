@@ -30,6 +30,7 @@ mod oneshot;
 mod operation;
 mod output;
 mod put;
+mod recovery;
 mod ring;
 mod scenario;
 mod session;

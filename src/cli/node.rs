@@ -1,15 +1,15 @@
 //! `starling node`: one node, in the foreground.
 
 use std::io::{IsTerminal, Read};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use futures_lite::future::block_on;
 use tracing_subscriber::EnvFilter;
 
 use super::failure::{Done, Failure};
+use super::recovery;
 use crate::server::config::{LogConfig, LogFormat, LogSettings, ServerConfig, Settings};
-use crate::server::{self, Launch};
+use crate::server::{Launch, Recovery};
 use crate::transport::authority::Authority;
 use crate::transport::certificate::Credentials;
 use crate::transport::identity::Identity;
@@ -73,6 +73,13 @@ pub(crate) struct NodeArgs {
     /// Allow administrators to inject network faults; never in production
     #[arg(long)]
     faults: bool,
+    /// If the data is lost, or cannot be trusted, come back as the same node and get it from the others. What is there is
+    /// moved aside, not deleted. With sound data this does nothing
+    #[arg(long)]
+    recover: bool,
+    /// After a loss, serve what is left of slots that no other node has a copy of
+    #[arg(long)]
+    accept_loss: bool,
     /// The form of the log, on standard error: text or json
     #[arg(long, value_name = "FORM", value_parser = parse_log_format)]
     log_format: Option<LogFormat>,
@@ -98,6 +105,7 @@ impl NodeArgs {
         let exit_with_stdin = self.exit_with_stdin;
         let config = self.settings().and_then(|settings| settings.resolve().map_err(Failure::failed))?;
         start_log(&config.log)?;
+        let (seeds, name) = (config.node.seeds.clone(), config.node.name.clone());
         let launch = launch(config)?;
         let until = async move {
             if exit_with_stdin {
@@ -106,7 +114,7 @@ impl NodeArgs {
                 std::future::pending().await
             }
         };
-        block_on(server::run(launch, |_: SocketAddr| {}, until)).map_err(Failure::failed)
+        block_on(recovery::run(launch, &name, &seeds, until))
     }
 
     fn settings(self) -> Result<Settings, Failure> {
@@ -123,6 +131,8 @@ impl NodeArgs {
             cluster: self.cluster,
             replicas: self.replicas,
             faults: self.faults.then_some(true),
+            recover: self.recover.then_some(true),
+            accept_loss: self.accept_loss.then_some(true),
             ca: self.ca,
             cert: self.cert,
             key: self.key,
@@ -159,6 +169,7 @@ fn launch(config: ServerConfig) -> Result<Launch, Failure> {
         disk: config.disk,
         credentials,
         faults: config.faults,
+        recovery: if config.recover { Recovery::Wanted } else { Recovery::Off },
     })
 }
 

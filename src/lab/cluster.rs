@@ -164,6 +164,7 @@ impl Lab {
                 }
                 let name = self.nodes[at].name.clone();
                 if self.status_of(&name).is_ok() {
+                    self.nodes[at].has_recovered();
                     return Ok(());
                 }
                 if Instant::now() > deadline || self.is_interrupted() {
@@ -275,6 +276,23 @@ impl Lab {
             }
         };
         self.each(names, kill)
+    }
+
+    /// Kills these nodes and deletes what is on their disks. The next start recovers each of them from the others.
+    pub fn wipe(&mut self, names: &[String]) -> Result<Vec<String>, String> {
+        self.kill(names);
+        let mut failed = None;
+        let said = self.each(names, |lab, at| match lab.nodes[at].wipe() {
+            Ok(()) => "has lost its disk".to_owned(),
+            Err(error) => {
+                failed = Some(error.to_string());
+                error.to_string()
+            }
+        });
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(said),
+        }
     }
 
     /// SIGSTOP for these nodes.

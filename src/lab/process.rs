@@ -79,6 +79,27 @@ impl NodeProcess {
         self.directory.join("log")
     }
 
+    /// Deletes what is on its disk; it must not run. That is remembered beside the data until it has come back.
+    pub fn wipe(&mut self) -> Result<(), LabError> {
+        let failed = |error: std::io::Error| {
+            LabError::Process(format!("the disk of {} cannot be wiped: {error}", self.name))
+        };
+        File::create(self.loss()).map_err(failed)?;
+        match fs::remove_dir_all(self.directory.join("data")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// It answers: whatever it had lost, it is itself again.
+    pub fn has_recovered(&self) {
+        let _ = fs::remove_file(self.loss());
+    }
+
+    fn loss(&self) -> PathBuf {
+        self.directory.join("lost-its-disk")
+    }
+
     /// Starts it.
     pub fn start(
         &mut self,
@@ -97,6 +118,9 @@ impl NodeProcess {
         command.args(["--name", &self.name, "--cluster", &record.cluster, "--faults", "--exit-with-stdin"]);
         command.args(["--listen", &address.to_string(), "--replicas", &record.replicas.to_string()]);
         command.args(["--found", &record.nodes.len().to_string()]);
+        if self.loss().exists() {
+            command.arg("--recover");
+        }
         for seed in record.nodes.iter().filter(|node| node.name != self.name) {
             command.args(["--seed", &seed.address.to_string()]);
         }

@@ -75,6 +75,9 @@ impl LabStage<'_> {
             Command::Kill(names) => {
                 self.lab.kill(names);
             }
+            Command::Wipe(names) => {
+                self.lab.wipe(names)?;
+            }
             Command::Restart(names) => {
                 self.lab.restart(names)?;
             }

@@ -24,6 +24,8 @@ pub struct NodeConfig {
     pub found: Option<u16>,
     /// How many replicas a cluster that it helps to found keeps of every key.
     pub replicas: Replicas,
+    /// Whether slots that no other node owns are served again after a loss, with what is left of them. Default no.
+    pub accept_loss: bool,
     /// What may fail together with it.
     pub zone: Zone,
     /// Its share of the ring.
@@ -50,6 +52,7 @@ impl NodeConfig {
             seeds: Vec::new(),
             found: None,
             replicas: Replicas::default(),
+            accept_loss: false,
             zone: Zone::default(),
             weight: Weight::default(),
             limits: Limits::default(),

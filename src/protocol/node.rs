@@ -5,6 +5,7 @@ mod healing;
 mod hinting;
 mod start;
 mod status;
+mod trust;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,6 +40,7 @@ use crate::protocol::wire::peer::{Hello, PeerMessage, PeerRefusal};
 
 pub use gauges::Gauges;
 pub use start::{Identity, Start, StartError};
+use trust::Losses;
 
 /// One node of a cluster: routes inputs to the parts that own the rules, and owns those parts. It holds no algorithm.
 ///
@@ -55,6 +57,7 @@ pub struct Node {
     started_at: Moment,
     incarnation: Incarnation,
     author: Author,
+    losses: Losses,
     membership: Membership,
     view: Option<RingView>,
     coordinator: Coordinator,
@@ -127,6 +130,7 @@ impl Node {
                 .next_deadline()
                 .min(self.coordinator.next_deadline())
                 .min(self.antientropy.next_deadline())
+                .min(self.losses_deadline())
                 .min(self.next_hinting()),
         }
     }
@@ -314,6 +318,7 @@ impl Node {
                 Some(Errand::Register(slot, holder, request)) => {
                     self.wait(now, lsn, Vigil::Register(slot, holder, request), out);
                 }
+                Some(Errand::Trust) => self.on_trust_kept(now, lsn, out),
                 Some(_) | None => {}
             },
             DiskReply::Sums { ticket, .. }
@@ -323,6 +328,8 @@ impl Node {
                 Some(Errand::Recount) => self.on_recounted(now, reply, out),
                 Some(_) | None => {}
             },
+            DiskReply::Mended { ticket, lsn, dropped } => self.on_mended(now, ticket, lsn, dropped, out),
+            DiskReply::Doubted { slots, why } => self.on_doubted(now, &slots, why, out),
             DiskReply::Durable { through } => {
                 for vigil in self.desk.synced(through) {
                     self.on_durable(now, vigil, out);
@@ -392,6 +399,8 @@ impl Node {
             Vigil::Register(..) | Vigil::Hinted { .. } | Vigil::DropHint(_) => {
                 self.on_hint_durable(now, vigil, out);
             }
+            Vigil::Mended(slot) => self.on_mended_durably(now, slot, out),
+            Vigil::Trust => self.on_trust_durable(now, out),
             Vigil::Stored { .. } | Vigil::Fetched { .. } => {
                 if let Some((_, mut scope)) = self.any_scope(now, out) {
                     replica::on_durable(vigil, &mut scope);
@@ -418,6 +427,7 @@ impl Node {
         if now.monotonic >= self.antientropy.next_deadline() {
             self.tick_exchanges(now, out);
         }
+        self.tick_losses(now, out);
         for node in std::mem::take(&mut self.doubts) {
             self.membership.doubt(now, node);
         }
@@ -456,6 +466,7 @@ impl Node {
                     );
                 }
                 Effect::Notice(notice) => out.push(Output::Notice(notice)),
+                Effect::Fenced(generation) => self.on_fenced(generation, out),
                 // Before it is founded, some of the members may be unknown, and theirs would be another ring.
                 Effect::Changed if self.view.is_none() => {}
                 Effect::Changed | Effect::Founded => self.look_at_the_ring(now, out),
@@ -474,6 +485,7 @@ impl Node {
             self.antientropy.on_ring_change(now.monotonic, &view);
         }
         self.view = Some(view);
+        self.on_generation(now, out);
         if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
             coordinator.on_ring_change(&mut scope);
         }
@@ -532,6 +544,7 @@ impl Node {
             view: self.view.as_ref()?,
             secret: &self.membership.cluster()?.secret,
             peers: &self.membership,
+            trust: &self.losses.trust,
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,

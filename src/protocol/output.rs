@@ -1,10 +1,11 @@
 //! What a node wants done.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::protocol::causality::Dot;
 use crate::protocol::id::{NodeId, SessionId};
-use crate::protocol::storage::op::DiskRequest;
+use crate::protocol::storage::op::{DiskRequest, DoubtReason};
 use crate::protocol::wire::client::Answer;
 use crate::protocol::wire::peer::PeerMessage;
 
@@ -65,6 +66,37 @@ pub enum Notice {
     },
     /// A peer knew of a write by this node's actor that this node has not applied: it lost data. It takes a new actor.
     Amnesia,
+    /// The disk cannot stand for some slots any more: the node has no vote for them until they are refilled.
+    Doubted {
+        /// How many.
+        slots: usize,
+        /// What is wrong with them.
+        why: DoubtReason,
+    },
+    /// A refill that takes long, how far it is.
+    Refilling {
+        /// Slots without a vote.
+        slots_left: usize,
+        /// Records that came so far.
+        records: u64,
+        /// So many of them in a second.
+        per_second: u64,
+        /// How long it will take at this rate, once that can be said.
+        left_for: Option<Duration>,
+    },
+    /// The node votes for all of its slots again.
+    Whole {
+        /// Records that came for that.
+        records: u64,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A later life of this node runs somewhere, with a higher amnesia generation: this process has no say any more and
+    /// does nothing from now on. The shell ends it.
+    Fenced {
+        /// The other's generation.
+        generation: u32,
+    },
     /// The cluster cannot be founded or joined as configured; people have to do something.
     Trouble(String),
     /// The node has said goodbye and finished its work; the shell may close the disk.

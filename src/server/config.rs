@@ -42,6 +42,8 @@ pub struct ServerConfig {
     pub credentials: Option<CredentialFiles>,
     /// Whether faults may be injected. Never in production.
     pub faults: bool,
+    /// Whether a node without data, or with data that cannot be trusted, gets it back from the others.
+    pub recover: bool,
     /// The disk.
     pub disk: DiskOptions,
     /// How to log.
@@ -111,6 +113,10 @@ pub struct Settings {
     pub replicas: Option<u8>,
     /// Whether faults may be injected.
     pub faults: Option<bool>,
+    /// Whether a node that has lost its data gets it back from the others.
+    pub recover: Option<bool>,
+    /// Whether slots that no other node owns are served again after a loss.
+    pub accept_loss: Option<bool>,
     /// The authority's certificate.
     pub ca: Option<PathBuf>,
     /// The node's certificate.
@@ -181,6 +187,14 @@ settings_table! {
         free_space_floor_bytes: u64,
         /// Memory for sled.
         cache_bytes: u64,
+        /// Of the live data, how much the store may take before it is rewritten.
+        compact_percent: u64,
+        /// Below this it is not worth it.
+        compact_floor_bytes: u64,
+        /// Pace of the rewriting.
+        compact_bytes_per_second: u64,
+        /// Pace of the scrub.
+        scrub_bytes_per_second: u64,
     }
 }
 settings_table! {
@@ -304,6 +318,8 @@ impl Settings {
             cluster: self.cluster.or(other.cluster),
             replicas: self.replicas.or(other.replicas),
             faults: self.faults.or(other.faults),
+            recover: self.recover.or(other.recover),
+            accept_loss: self.accept_loss.or(other.accept_loss),
             ca: self.ca.or(other.ca),
             cert: self.cert.or(other.cert),
             key: self.key.or(other.key),
@@ -347,6 +363,7 @@ impl Settings {
         }
         node.seeds = seeds;
         node.found = self.found;
+        node.accept_loss = self.accept_loss.unwrap_or(false);
         if let Some(zone) = self.zone {
             node.zone = Zone::new(zone).map_err(|error| setting("zone", error.to_string()))?;
         }
@@ -380,6 +397,7 @@ impl Settings {
             advertise,
             credentials,
             faults: self.faults.unwrap_or(false),
+            recover: self.recover.unwrap_or(false),
             disk: self.disk.resolve()?,
             log: LogConfig {
                 format: self.log.format.unwrap_or(log.format),
@@ -500,6 +518,12 @@ impl DiskSettings {
             backlog_bytes_max: self.backlog_bytes_max.unwrap_or(default.backlog_bytes_max),
             free_space_floor: self.free_space_floor_bytes.unwrap_or(default.free_space_floor),
             cache_bytes: self.cache_bytes.unwrap_or(default.cache_bytes),
+            compact_percent: self.compact_percent.unwrap_or(default.compact_percent),
+            compact_floor_bytes: self.compact_floor_bytes.unwrap_or(default.compact_floor_bytes),
+            compact_bytes_per_second: self
+                .compact_bytes_per_second
+                .unwrap_or(default.compact_bytes_per_second),
+            scrub_bytes_per_second: self.scrub_bytes_per_second.unwrap_or(default.scrub_bytes_per_second),
             ..default
         })
     }

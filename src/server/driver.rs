@@ -294,6 +294,27 @@ impl Driver {
                     "a write of this node is unknown to it, or its clock jumped: it takes a new actor"
                 );
             }
+            Notice::Doubted { slots, why } => {
+                tracing::error!(
+                    slots,
+                    ?why,
+                    "the disk cannot stand for some slots: they are refilled from the other owners"
+                );
+            }
+            Notice::Refilling { slots_left, records, per_second, left_for } => {
+                let seconds_left = left_for.map(|span| span.as_secs());
+                tracing::info!(slots_left, records, per_second, seconds_left, "refilling");
+            }
+            Notice::Whole { records, took } => {
+                tracing::info!(
+                    records,
+                    ms = took.as_millis() as u64,
+                    "refilled: the node votes for all of its slots"
+                );
+            }
+            Notice::Fenced { generation } => {
+                let _ = self.failed.0.try_send(RunError::Fenced { generation: *generation });
+            }
             Notice::Trouble(trouble) => tracing::warn!("{trouble}"),
             Notice::Stopped => {
                 let _ = self.stopped.0.try_send(());

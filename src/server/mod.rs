@@ -21,7 +21,9 @@ use thiserror::Error;
 
 use crate::protocol::config::NodeConfig;
 use crate::protocol::node::{Node, StartError};
+use crate::protocol::ring::entry::Entry;
 use crate::protocol::rng::Rng;
+use crate::protocol::storage::op::MetaKey;
 use crate::transport::certificate::Credentials;
 use crate::transport::endpoint::{Endpoint, EndpointOptions};
 use crate::transport::error::BindError;
@@ -50,7 +52,7 @@ use sessions::Administration;
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Everything that a node's process needs to know.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Launch {
     /// The node. Addresses that name port 0 get the port that the system picked.
     pub node: NodeConfig,
@@ -64,6 +66,20 @@ pub struct Launch {
     pub credentials: Credentials,
     /// Whether faults may be injected into its socket.
     pub faults: bool,
+    /// Whether it may come back without its data.
+    pub recovery: Recovery,
+}
+
+/// What a node does that finds no data of its own, or none that it can trust.
+#[derive(Clone, Debug, Default)]
+pub enum Recovery {
+    /// An empty directory is that of a new node, and one that cannot be trusted is an error.
+    #[default]
+    Off,
+    /// Either is an error that [`RunError::is_loss`] knows: the caller asks the members, and tries again.
+    Wanted,
+    /// The directory is empty, and the node comes back as the member that the others know like this.
+    As(Box<Entry>),
 }
 
 /// Why a node ended, or did not start. What was acknowledged is on disk in every case.
@@ -81,6 +97,9 @@ pub enum RunError {
     /// The port cannot be used.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// There is no data, and the node is not to be a new one.
+    #[error("the data directory {} is empty", .0.display())]
+    NoData(PathBuf),
     /// Signals cannot be awaited.
     #[error("cannot await signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -93,9 +112,27 @@ pub enum RunError {
     /// A mistake in the node itself: what it would do next could not be trusted.
     #[error("the node panicked, as the log says; start it again, and report it")]
     Panicked,
+    /// A later life of this node runs somewhere.
+    #[error(
+        "this node came back without its disk somewhere else (amnesia generation {generation}): this process has no say \
+         any more; put its data directory aside, or recover here and stop the other one"
+    )]
+    Fenced {
+        /// The generation of the other one.
+        generation: u32,
+    },
     /// The socket failed for good.
     #[error("the node's UDP socket has failed, as the log says")]
     Deaf,
+}
+
+impl RunError {
+    /// Whether the data is gone or cannot be trusted: a lost disk, from which a node can be recovered.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        use disk::OpenError::{Pointer, Store, Untrusted};
+        matches!(self, RunError::NoData(_) | RunError::Disk(Untrusted(_) | Store(_) | Pointer(_)))
+    }
 }
 
 /// What a node tells its surroundings once it listens.
@@ -117,7 +154,7 @@ pub async fn run(
     mut observer: impl Observer,
     until: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let Launch { mut node, listen, data, disk: disk_options, credentials, faults } = launch;
+    let Launch { mut node, listen, data, disk: disk_options, credentials, faults, recovery } = launch;
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(RunError::Signals)?;
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(RunError::Randomness)?;
@@ -127,6 +164,11 @@ pub async fn run(
     let disk = Disk::open(&data, disk_options, move || {
         let _ = wake.try_send(());
     })?;
+    let has_data = disk.meta().contains_key(&MetaKey::Identity);
+    if !has_data && matches!(recovery, Recovery::Wanted) {
+        disk.close()?;
+        return Err(RunError::NoData(data));
+    }
     if let Identity::Node { cluster, .. } = credentials.identity() {
         belonging::check(&data, cluster)?;
     }
@@ -142,7 +184,10 @@ pub async fn run(
     let clock = Clock::start();
     let mut outputs = Vec::new();
     let name = node.name.clone();
-    let node = Node::start(node, disk.meta(), clock.now(), rng, &mut outputs)?;
+    let node = match recovery {
+        Recovery::As(known) if !has_data => Node::recover(node, &known, clock.now(), rng, &mut outputs)?,
+        _ => Node::start(node, disk.meta(), clock.now(), rng, &mut outputs)?,
+    };
     tracing::info!(%name, id = %node.id(), %address, data = %data.display(), "starting");
     let driver = Driver::new(node, disk, outputs, Peers::new(endpoint.clone(), clock), clock);
     async_std::task::spawn(Driver::run_timer(Arc::downgrade(&driver)));
@@ -174,6 +219,14 @@ pub async fn run(
         // Neither flushed nor dropped: after a failed sync nobody knows what the disk holds. The log will tell.
         std::mem::forget(driver.take_disk());
         endpoint.close("the node has failed").await;
+        return outcome;
+    }
+    if let Err(RunError::Fenced { .. }) = outcome {
+        // It does not say goodbye: that would be said of the other one.
+        driver.peers().close(driver.clients(), "a later life of this node runs elsewhere").await;
+        if let Some(disk) = driver.take_disk() {
+            disk.close()?;
+        }
         return outcome;
     }
     tracing::info!("stopping");

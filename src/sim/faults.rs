@@ -42,6 +42,8 @@ pub struct Swarm {
     pub crash_after_applied_per_mille: u32,
     /// Syncs in a thousand that are followed by a crash at once: after *durable*.
     pub crash_after_durable_per_mille: u32,
+    /// Restarts in a thousand that find no disk.
+    pub lost_disk_per_mille: u32,
     /// How long a sync takes at most.
     pub sync_max: Duration,
     /// Client requests or answers in a thousand that never arrive.
@@ -125,6 +127,11 @@ pub enum Fault {
     },
     /// See [`Kind::Figures`].
     Figure,
+    /// See [`Kind::Rot`].
+    Rot {
+        /// Whose.
+        host: usize,
+    },
 }
 
 impl Swarm {
@@ -143,6 +150,7 @@ impl Swarm {
             jump_ms: 0,
             crash_after_applied_per_mille: 0,
             crash_after_durable_per_mille: 0,
+            lost_disk_per_mille: 0,
             sync_max: Duration::from_millis(2),
             client_loss_per_mille: 0,
         }
@@ -154,7 +162,7 @@ impl Swarm {
     pub fn draw(rng: &mut Rng, only: Option<&BTreeSet<Kind>>) -> Swarm {
         let mut drawn: BTreeSet<Kind> = KINDS
             .into_iter()
-            .filter(|(kind, _)| rng.chance(kind.per_mille()))
+            .filter(|(kind, _)| kind.per_mille() > 0 && rng.chance(kind.per_mille()))
             .map(|(kind, _)| kind)
             .collect();
         if !drawn.contains(&Kind::Crash) {
@@ -187,6 +195,7 @@ impl Swarm {
         swarm.crash_after_durable_per_mille = hardness(Kind::CrashDurable, &[2, 10], 0) as u32;
         swarm.sync_max = Duration::from_millis(hardness(Kind::Sync, &[5, 30, 200], 1));
         swarm.client_loss_per_mille = hardness(Kind::ClientLoss, &[10, 100], 0) as u32;
+        swarm.lost_disk_per_mille = hardness(Kind::LostDisk, &[50, 150, 300], 0) as u32;
         weather.reorders = kinds.contains(&Kind::Reorder);
         swarm.striking = kinds.iter().copied().filter(|kind| !kind.is_condition()).collect();
         swarm.kinds = kinds;
@@ -224,6 +233,7 @@ impl Swarm {
             Kind::FullDisk => Fault::FullDisk { host, span },
             Kind::Idle => Fault::Idle { span: Duration::from_millis(rng.between(1_000, 30_000)) },
             Kind::Figures => Fault::Figure,
+            Kind::Rot => Fault::Rot { host },
             Kind::Jump => {
                 let by_ms = rng.between(0, 2 * self.jump_ms) as i64 - self.jump_ms as i64;
                 Fault::Jump { host, by_ms }
@@ -255,7 +265,7 @@ mod tests {
     fn every_kind_is_drawn_by_some_seed_and_none_by_all() {
         let swarms: Vec<Swarm> =
             (0..500).map(|seed| Swarm::draw(&mut Rng::from_number(seed), None)).collect();
-        for (kind, name) in KINDS {
+        for (kind, name) in KINDS.into_iter().filter(|(kind, _)| kind.per_mille() > 0) {
             let drawn = swarms.iter().filter(|swarm| swarm.kinds.contains(&kind)).count();
             assert!((50..450).contains(&drawn), "{name}: {drawn}");
         }

@@ -93,6 +93,9 @@ pub struct History {
     pub retries_are_exact: bool,
     /// How many hints each node still kept when all was over and they had had their time; only the nodes that told.
     pub hints: Vec<(String, u64)>,
+    /// Whether any machine lost its disk. Then only what a majority acknowledged, or an atomic read showed, is owed: the
+    /// rest may have been on that disk alone.
+    pub disks_were_lost: bool,
     /// For keys that were read from all owners at the end, after healing: what remained.
     pub remains: BTreeMap<Bytes, Remains>,
 }
@@ -317,6 +320,25 @@ impl History {
         {
             *sloppy &= acks < w.of(owners);
         }
+    }
+
+    /// What is owed of this history: with lost disks, a write that fewer than a majority acknowledged is one that may
+    /// have happened or not.
+    #[must_use]
+    pub fn owed(&self) -> History {
+        let mut owed = self.clone();
+        if self.disks_were_lost {
+            let majority = Level::Majority.of(self.owners);
+            for operation in &mut owed.operations {
+                if let (Action::Write { w, sloppy, .. }, Ending::Committed(_)) =
+                    (&operation.action, &operation.ending)
+                    && (*sloppy || w.of(self.owners) < majority)
+                {
+                    operation.ending = Ending::Unknown;
+                }
+            }
+        }
+        owed
     }
 
     /// Every key, with the places of its operations in order.

@@ -69,6 +69,8 @@ pub struct Counts {
     pub crashes: u64,
     /// Starts of nodes.
     pub starts: u64,
+    /// Of which without their disk.
+    pub disks_lost: u64,
     /// Nodes that found that they had forgotten something.
     pub amnesia: u64,
     /// Operations of clients.
@@ -95,6 +97,7 @@ impl Counts {
         self.faults += other.faults;
         self.crashes += other.crashes;
         self.starts += other.starts;
+        self.disks_lost += other.disks_lost;
         self.amnesia += other.amnesia;
         self.operations += other.operations;
         self.committed += other.committed;

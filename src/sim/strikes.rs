@@ -2,7 +2,7 @@
 //!
 //! Which faults come up, and when, is drawn from a generator of their own. So one that is left out takes its draws with it and
 //! changes nothing about the next ones; what changes is what the cluster makes of it. The crashes at chosen moments
-//! ([`Kind::CrashApplied`], [`Kind::CrashDurable`]) are numbered in the same row, but depend on what the nodes do.
+//! ([`Kind::CrashApplied`], [`Kind::CrashDurable`]) and the lost disks ([`Kind::LostDisk`]) are numbered in the same row, but depend on what the nodes do.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,8 @@ pub struct Strike {
 /// Whether faults of this kind strike one by one, now and then or at a chosen moment. The other kinds hold throughout.
 #[must_use]
 pub fn is_single(kind: Kind) -> bool {
-    !kind.is_condition() || matches!(kind, Kind::CrashApplied | Kind::CrashDurable)
+    !kind.is_condition()
+        || matches!(kind, Kind::CrashApplied | Kind::CrashDurable | Kind::LostDisk | Kind::RotLog)
 }
 
 /// Counts the faults that come up and lets those strike that are wanted.

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::options::Recording;
 use crate::protocol::causality::Record;
 use crate::protocol::id::RequestId;
-use crate::protocol::storage::op::{DiskReply, Stored};
+use crate::protocol::storage::op::{DiskReply, DoubtReason, Stored};
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Level, Outcome, Request};
 use crate::protocol::wire::exchange::Exchange;
@@ -222,6 +222,15 @@ fn show_exchange(exchange: &Exchange) -> String {
         Exchange::Answered { id, lacking, .. } => format!("answered #{} {} lacking", id.0, lacking.len()),
         Exchange::Refused { id, reason } => format!("refused to exchange #{} {reason:?}", id.0),
         Exchange::Nudge { slots } => format!("nudge about {slots:?}"),
+        Exchange::Weigh { id, slots, .. } => format!("weigh #{} {} slots", id.0, slots.len()),
+        Exchange::Weighed { id, differing, voteless, .. } => {
+            format!("weighed #{} {} differ, {} without a vote", id.0, differing.len(), voteless.len())
+        }
+        Exchange::Draw { id, slot, held, .. } => format!("draw #{} slot {slot}, {} held", id.0, held.len()),
+        Exchange::Drawn { id, items, is_whole, .. } => {
+            let whole = if *is_whole { "" } else { ", not to be relied on" };
+            format!("drawn #{} {} records{whole}", id.0, items.len())
+        }
     }
 }
 
@@ -323,6 +332,14 @@ pub(super) fn show_disk_reply(reply: &DiskReply) -> String {
             format!("disk: lists {} keys", page.as_ref().map_or(0, |page| page.entries.len()))
         }
         DiskReply::ReadMany { found, .. } => format!("disk: read {} keys", found.len()),
+        DiskReply::Mended { dropped, .. } => format!("disk: a slot is mended, {dropped} records dropped"),
+        DiskReply::Doubted { slots, why } => {
+            let wrong = match why {
+                DoubtReason::Damaged => "a record cannot be read",
+                DoubtReason::Mismatch => "not what its sum says",
+            };
+            format!("disk: doubts {} slots: {wrong}", slots.len())
+        }
         DiskReply::Durable { through } => format!("disk: durable through {}", through.0),
     }
 }

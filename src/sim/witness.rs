@@ -57,6 +57,7 @@ struct Watched {
     /// The hosts of the owners of what the disk was asked to remove, where that was a hint.
     drops: BTreeMap<Ticket, Vec<usize>>,
     synced: Lsn,
+    has_lost_a_disk: bool,
     reads: Reads,
     duties: Duties,
 }
@@ -114,6 +115,12 @@ impl Witness {
         self.violations.drain(..)
     }
 
+    /// A machine has lost its disk.
+    pub(super) fn lost(&mut self, host: usize) {
+        self.hosts[host].replicas.clear();
+        self.hosts[host].has_lost_a_disk = true;
+    }
+
     /// A node starts, from what its disk has kept.
     pub(super) fn started(&mut self, host: usize, id: NodeId) {
         let watched = &mut self.hosts[host];
@@ -145,6 +152,9 @@ impl Witness {
                 | Input::Disk(DiskReply::Read { stored: Stored::Lost, .. })
         ) {
             self.hosts[host].reads.may_ask_more();
+        }
+        if matches!(input, Input::Disk(DiskReply::Durable { .. })) {
+            self.hosts[host].reads.may_begin_anew();
         }
         match input {
             Input::Disk(reply) => self.disk_replied(host, now, reply, dots),
@@ -193,7 +203,8 @@ impl Witness {
             DiskRequest::Meta { .. }
             | DiskRequest::Sums { .. }
             | DiskRequest::List { .. }
-            | DiskRequest::ReadMany { .. } => return,
+            | DiskRequest::ReadMany { .. }
+            | DiskRequest::Mend { .. } => return,
         };
         let key = self.number(key);
         self.hosts[host].asked.push_back((*ticket, key, asked));
@@ -259,7 +270,9 @@ impl Witness {
             DiskReply::MetaApplied { .. }
             | DiskReply::Sums { .. }
             | DiskReply::Listed { .. }
-            | DiskReply::ReadMany { .. } => return,
+            | DiskReply::ReadMany { .. }
+            | DiskReply::Mended { .. }
+            | DiskReply::Doubted { .. } => return,
         };
         let watched = &mut self.hosts[host];
         let Some((_, key, asked)) = watched.asked.pop_front_if(|(asked, ..)| *asked == ticket) else {
@@ -293,8 +306,10 @@ impl Witness {
                 let held = std::mem::take(&mut replica.applied);
                 replica.is_current = true;
                 watched.unsynced.push_back((lsn, key, Rc::default()));
+                // What an owner had before it lost its disk it has to get from the others.
+                let is_whole = |owner: &usize| !self.hosts[*owner].has_lost_a_disk;
                 let on_disk = |owner: usize| (host::name(owner), self.hosts[owner].on_disk(key));
-                let owners = owners.into_iter().flatten().map(on_disk);
+                let owners = owners.into_iter().flatten().filter(is_whole).map(on_disk);
                 if let Some(evidence) = hints_drain::judge_removal(&held, owners) {
                     self.report_of(Invariant::HintsDrain, host, key, (since, now), &evidence);
                 }

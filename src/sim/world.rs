@@ -4,6 +4,7 @@ mod clients;
 mod core;
 mod disks;
 mod faulty;
+mod losses;
 mod messages;
 mod playing;
 mod scheduled;
@@ -41,6 +42,7 @@ use crate::protocol::input::Input;
 use crate::protocol::node::Node;
 use crate::protocol::output::{Notice, Output};
 use crate::protocol::rng::Rng;
+use crate::protocol::storage::op::MetaKey;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Request};
 use crate::protocol::wire::peer::PeerMessage;
@@ -69,19 +71,61 @@ const EVENTS_IN_A_ROW_MAX: u32 = 50_000;
 
 /// Something that is going to happen.
 enum Event {
-    Deliver { to: usize, boot: u64, from: NodeId, message: Box<PeerMessage> },
-    Wake { host: usize, boot: u64 },
-    DiskWorks { host: usize, boot: u64 },
-    DiskSynced { host: usize, boot: u64 },
-    Asked { host: usize, boot: u64, client: usize, id: u64, deadline_ms: u32, request: Box<Request> },
-    Answered { client: usize, id: u64, answer: Box<Answer> },
-    ClientWakes { client: usize },
+    Deliver {
+        to: usize,
+        boot: u64,
+        from: NodeId,
+        message: Box<PeerMessage>,
+    },
+    Wake {
+        host: usize,
+        boot: u64,
+    },
+    DiskWorks {
+        host: usize,
+        boot: u64,
+    },
+    DiskSynced {
+        host: usize,
+        boot: u64,
+    },
+    /// The scrub of a disk on which something rots comes by.
+    Scrubs {
+        host: usize,
+    },
+    Asked {
+        host: usize,
+        boot: u64,
+        client: usize,
+        id: u64,
+        deadline_ms: u32,
+        request: Box<Request>,
+    },
+    Answered {
+        client: usize,
+        id: u64,
+        answer: Box<Answer>,
+    },
+    ClientWakes {
+        client: usize,
+    },
     FaultBegins,
     FaultEnds(Relief),
-    Starts { host: usize },
-    Resumes { host: usize },
-    FigureGoesOn { figure: u64, act: usize },
-    StopTakesTooLong { host: usize, boot: u64, down: Duration },
+    Starts {
+        host: usize,
+    },
+    Resumes {
+        host: usize,
+    },
+    FigureGoesOn {
+        figure: u64,
+        act: usize,
+    },
+    StopTakesTooLong {
+        host: usize,
+        boot: u64,
+        down: Duration,
+    },
 }
 
 /// How a fault ends.
@@ -177,6 +221,8 @@ impl World {
                 slowness: 0,
                 has_served: false,
                 is_frozen: false,
+                has_lost: false,
+                log_is_damaged: false,
                 sync_fails: false,
             })
         });
@@ -258,6 +304,7 @@ impl World {
         if heals_alone {
             self.exchange_once_more();
         }
+        self.demand_whole_nodes();
         self.demand_one_view();
         self.await_hints();
         self.workload.history.hints = self.hints().collect();
@@ -361,6 +408,7 @@ impl World {
             Event::Wake { host, boot } => self.wake(host, boot),
             Event::DiskWorks { host, boot } => self.disk_works(host, boot),
             Event::DiskSynced { host, boot } => self.disk_synced(host, boot),
+            Event::Scrubs { host } => self.disk_scrubs(host),
             Event::Asked { host, boot, client, id, deadline_ms, request } => {
                 if self.hosts[host].boot == boot {
                     self.trace.event(self.now, b'q', host, id);
@@ -404,6 +452,8 @@ impl World {
         if self.hosts[index].process.is_some() {
             return;
         }
+        self.perhaps_lose_disk(index);
+        self.perhaps_damage_log(index);
         let origin = self.rng.below(1 << 40);
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut rng = self.rng.fork();
@@ -413,13 +463,30 @@ impl World {
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut meta = match host.disk.open() {
             Ok(meta) => meta,
-            Err(error) => return self.insane(index, &format!("cannot open its disk: {error}")),
+            Err(error) => match self.give_up_disk(index, &error) {
+                Some(meta) => meta,
+                None => return self.insane(index, &format!("cannot open its disk: {error}")),
+            },
+        };
+        self.hosts[index].log_is_damaged = false;
+        // A machine that was a member and finds nothing has lost its disk.
+        let known = match self.hosts[index].id.filter(|_| !meta.contains_key(&MetaKey::Identity)) {
+            None => None,
+            Some(id) => match self.known_to_others(index, id) {
+                Some(known) => Some(known),
+                None => return self.start_later(index),
+            },
         };
         #[cfg(test)]
-        self.planted.doctor_start(index, &mut meta, &mut rng);
+        self.planted.doctor_start(index, known.is_some(), &mut meta, &mut rng);
         let host = &mut self.hosts[index];
         let mut outputs = std::mem::take(&mut self.outputs);
-        match Node::start(host.config.clone(), &meta, host.clock.now(self.now), rng, &mut outputs) {
+        let (config, now) = (host.config.clone(), host.clock.now(self.now));
+        let started = match &known {
+            Some(known) => Node::recover(config, known, now, rng, &mut outputs),
+            None => Node::start(config, &meta, now, rng, &mut outputs),
+        };
+        match started {
             Ok(node) => {
                 self.witness.started(index, node.id());
                 host.process = Some(Process {
@@ -522,7 +589,16 @@ impl World {
                 self.cue(Cue::Serves(index));
                 self.compare_views();
             }
-            Notice::Health { .. } | Notice::Trouble(_) => {}
+            Notice::Whole { .. } => self.hosts[index].has_lost = false,
+            Notice::Fenced { .. } => {
+                let down = self.down_time();
+                self.note(About::All, || format!("{} says {notice:?}", host::name(index)));
+                return self.crash(index, down, "ends, since a later life of its node runs elsewhere");
+            }
+            Notice::Health { .. }
+            | Notice::Trouble(_)
+            | Notice::Doubted { .. }
+            | Notice::Refilling { .. } => {}
         }
         let about = match notice {
             Notice::Issued(_) | Notice::Health { .. } => About::Chatter,
@@ -550,8 +626,11 @@ impl World {
 
     /// Whether a host serves that has to: one that is frozen need not.
     fn serves(&self, host: usize) -> bool {
+        // One that has lost its disk waits for those that know it, and rightly so.
+        let waits = |id| self.hosts[host].has_lost && self.known_to_others(host, id).is_none();
+        let is_waiting = self.hosts[host].process.is_none() && self.hosts[host].id.is_some_and(waits);
         let host = &self.hosts[host];
-        host.is_frozen || host.process.as_ref().is_some_and(|process| process.node.is_serving())
+        is_waiting || host.is_frozen || host.process.as_ref().is_some_and(|process| process.node.is_serving())
     }
 
     fn demand_service(&mut self, when: &str, within: Duration) {
@@ -582,6 +661,7 @@ impl Event {
             | Event::Wake { host, .. }
             | Event::DiskWorks { host, .. }
             | Event::DiskSynced { host, .. }
+            | Event::Scrubs { host, .. }
             | Event::Asked { host, .. } => Some(*host),
             _ => None,
         }

@@ -25,7 +25,15 @@ async fn start(authority: &Authority, dir: &Path, node: &str, seeds: &[SocketAdd
     config.seeds = seeds.to_vec();
     let disk = DiskOptions { segment_bytes: 1 << 20, free_space_floor: 0, ..DiskOptions::default() };
     let credentials = authority.issue_node("test", node).unwrap().credentials().unwrap();
-    let launch = Launch { node: config, listen, data: dir.join(node), disk, credentials, faults: true };
+    let launch = Launch {
+        node: config,
+        listen,
+        data: dir.join(node),
+        disk,
+        credentials,
+        faults: true,
+        recovery: Default::default(),
+    };
     let ((told, heard), (stop, stopped)) = (bounded(1), bounded::<()>(1));
     let until = async move {
         let _ = stopped.recv().await;

@@ -24,6 +24,7 @@ pub(super) const WORDS: &[&str] = &[
     "reorder",
     "heal",
     "kill",
+    "wipe",
     "restart",
     "pause",
     "resume",
@@ -161,6 +162,7 @@ impl Interpreter {
                 self.lab.change_faults(|faults, _| faults.heal())?,
             ),
             Command::Kill(names) => self.lab.kill(&names),
+            Command::Wipe(names) => self.lab.wipe(&names)?,
             Command::Pause(names) => self.lab.pause(&names),
             Command::Resume(names) => self.lab.resume(&names)?,
             Command::Restart(names) => {

@@ -264,6 +264,7 @@ impl Chronicle {
             hints: Vec::new(),
             owners: self.owners,
             // The nodes of one machine have one clock.
+            disks_were_lost: false,
             retries_are_exact: true,
             remains: remains.into_iter().map(moved).collect(),
             operations: order.into_iter().map(|(_, operation)| operation).collect(),

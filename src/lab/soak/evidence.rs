@@ -353,6 +353,7 @@ mod tests {
             hints: Vec::new(),
             owners: 3,
             operations: (0..).zip(told).map(operation).collect(),
+            disks_were_lost: false,
             retries_are_exact: true,
             remains: BTreeMap::from([(Bytes::from_static(b"k1"), Remains { read: 4, owners })]),
         };

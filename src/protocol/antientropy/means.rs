@@ -71,6 +71,13 @@ pub enum Effect {
         /// What.
         ask: Ask,
     },
+    /// Slots without a vote have got on.
+    Refilled {
+        /// Enough of the other owners have seen the raised generation.
+        fenced: Vec<Slot>,
+        /// All that enough of the other owners hold is here.
+        refilled: Vec<Slot>,
+    },
 }
 
 /// What exchanges have done since the start of the node.

@@ -15,6 +15,8 @@ mod answering;
 mod listing;
 pub mod means;
 mod pace;
+mod refill;
+mod supply;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -30,6 +32,8 @@ use self::answering::{Answering, Glance};
 use self::means::{Ask, Means};
 pub use self::means::{Counts, Effect, Token};
 use self::pace::Pace;
+use self::refill::{Refill, Weighed};
+use self::supply::Supplies;
 use self::tree::{Common, SlotSums};
 use self::walk::{End, Walk};
 use crate::protocol::causality::Applied;
@@ -38,10 +42,12 @@ use crate::protocol::id::{Incarnation, NodeId};
 use crate::protocol::ledger::Ledger;
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::ring::slot_set::SlotSet;
 use crate::protocol::ring::view::RingView;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskReply, Page, Stored};
 use crate::protocol::storage::sums::SlotSum;
+use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::exchange::{Exchange, ExchangeRefusal, Item, PairDigest, QuestionId, Salt};
 
@@ -72,6 +78,8 @@ pub struct AntiEntropy {
     walk: Option<Walk>,
     answering: Option<Answering>,
     glances: BTreeMap<Token, Glance>,
+    refill: Refill,
+    supplies: Supplies,
     /// How many records are on their way into the own store.
     merging: usize,
     next: u64,
@@ -91,6 +99,8 @@ impl AntiEntropy {
             walk: None,
             answering: None,
             glances: BTreeMap::new(),
+            refill: Refill::default(),
+            supplies: Supplies::default(),
             merging: 0,
             // Questions are numbered from anywhere: answers to a former life must not be taken for answers to this one.
             next: rng.bits(),
@@ -105,6 +115,8 @@ impl AntiEntropy {
         self.walk.take_if(|walk| changed.contains(&walk.fellow()));
         self.answering.take_if(|answering| changed.contains(&answering.leader()));
         self.glances.retain(|_, glance| !changed.contains(&glance.leader));
+        let owners = view.ring().slots_of(self.own).next().map_or(0, |slot| view.slot(slot).read_set().len());
+        self.refill.align(now, owners, self.pace.commons());
         self.look_at = self.look_at.min(now);
     }
 
@@ -113,8 +125,21 @@ impl AntiEntropy {
         self.pace.missed(node, slot);
     }
 
+    /// This node has no vote for the slots of `voteless`; those of them that `may_begin` are to be refilled from the other
+    /// owners.
+    pub fn refill(&mut self, now: Moment, voteless: &SlotSet, may_begin: impl Fn(Slot) -> bool) {
+        self.refill.want(now, voteless, may_begin);
+    }
+
+    /// How many slots are being refilled, and how many records have come for that since the start of the node.
+    #[must_use]
+    pub fn refilling(&self) -> (usize, u64) {
+        (self.refill.left(), self.refill.records)
+    }
+
     /// Begins nothing any more, and answers nothing.
     pub fn halt(&mut self) {
+        self.supplies.clear();
         self.walk = None;
         self.answering = None;
         self.glances.clear();
@@ -129,11 +154,12 @@ impl AntiEntropy {
         }
         let walk = match (&self.walk, &self.answering) {
             (Some(walk), _) => walk.due(),
-            (None, None) => self.pace.due(),
-            (None, Some(_)) => Moment::NEVER,
+            (None, None) if !self.refill.is_drawing() => self.pace.due(),
+            (None, _) => Moment::NEVER,
         };
         let answering = self.answering.as_ref().map_or(Moment::NEVER, Answering::due);
-        self.look_at.min(walk).min(answering)
+        let refill = self.refill.due(|node| self.pace.is_seen(node));
+        self.look_at.min(walk).min(answering).min(refill)
     }
 
     /// The time of [`next_deadline`](AntiEntropy::next_deadline) may have come.
@@ -159,12 +185,14 @@ impl AntiEntropy {
             }
         }
         self.with_walk(now, out, |walk, means| walk.on_deadline(means));
+        self.with_refill(now, out, |refill, pace, _, means| refill.tick(|node| pace.is_seen(node), means));
         self.begin(now, out);
     }
 
     /// Begins the next exchange if it is somebody's turn.
     fn begin(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        if self.walk.is_some() || self.answering.is_some() {
+        // What has no vote comes first.
+        if self.walk.is_some() || self.answering.is_some() || self.refill.is_drawing() {
             return;
         }
         let Some(fellow) = self.pace.next(now) else { return };
@@ -217,6 +245,17 @@ impl AntiEntropy {
         self.answering = Some(answering);
     }
 
+    fn with_refill(
+        &mut self,
+        now: Moment,
+        out: &mut Vec<Effect>,
+        act: impl FnOnce(&mut Refill, &Pace, Salt, &mut Means<'_>),
+    ) {
+        let salt = if self.refill.left() > 0 { Salt(self.rng.bits()) } else { Salt::default() };
+        let AntiEntropy { refill, pace, ledger, counts, next, .. } = self;
+        act(refill, pace, salt, &mut Means { now, ledger, counts, next, out });
+    }
+
     /// Another owner said something.
     pub fn handle(
         &mut self,
@@ -253,7 +292,36 @@ impl AntiEntropy {
             Exchange::Answered { id, lacking, left } => {
                 self.with_walk_of(now, from, out, |walk, means| walk.on_answered(id, lacking, left, means));
             }
+            Exchange::Weigh { id, digest, salt, slots } => {
+                let Some(common) = self.agree(now, from, id, digest, fellows, out) else { return };
+                let AntiEntropy { supplies, ledger, counts, next, .. } = self;
+                supplies.weigh(from, id, salt, common, slots, &mut Means { now, ledger, counts, next, out });
+            }
+            Exchange::Draw { id, digest, salt, slot, after, held } => {
+                let Some(common) = self.agree(now, from, id, digest, fellows, out) else { return };
+                let AntiEntropy { refill, supplies, ledger, counts, next, .. } = self;
+                let mut means = Means { now, ledger, counts, next, out };
+                if refill.standing(slot) == Standing::Closed || !common.has(slot) {
+                    Supplies::decline(from, id, &mut means);
+                } else {
+                    supplies.draw(from, id, salt, slot, after, held, &mut means);
+                }
+            }
+            Exchange::Weighed { id, differing, voteless, closed } => {
+                self.with_refill(now, out, |refill, _, _, means| {
+                    let weighed = Weighed { differing: &differing, voteless: &voteless, closed: &closed };
+                    refill.on_weighed(from, id, weighed, means);
+                });
+            }
+            Exchange::Drawn { id, items, next, is_whole } => {
+                let mut merging = 0;
+                self.with_refill(now, out, |refill, _, _, means| {
+                    merging = refill.on_drawn(from, id, items, next, is_whole, means);
+                });
+                self.merging += merging;
+            }
             Exchange::Refused { id, reason } => {
+                self.refill.on_refused(from, id, now);
                 self.with_walk_of(now, from, out, |walk, _| walk.on_refused(id, &reason));
             }
             Exchange::Nudge { slots } => self.pace.nudged(now, from, slots),
@@ -306,7 +374,7 @@ impl AntiEntropy {
     fn is_busy_for(&self, now: Moment, leader: NodeId) -> bool {
         let answers =
             self.answering.as_ref().is_some_and(|other| other.leader() != leader && !other.is_over(now));
-        answers || self.walk.as_ref().is_some_and(Walk::is_mending)
+        answers || self.refill.is_drawing() || self.walk.as_ref().is_some_and(Walk::is_mending)
     }
 
     fn on_compare(&mut self, now: Moment, question: Glance, out: &mut Vec<Effect>) {
@@ -377,6 +445,12 @@ impl AntiEntropy {
         out: &mut Vec<Effect>,
     ) {
         let sums = SlotSums::new(first, sums);
+        if self.supplies.awaits(token) {
+            let AntiEntropy { refill, supplies, ledger, counts, next, .. } = self;
+            let means = &mut Means { now, ledger, counts, next, out };
+            return supplies.on_sums(token, &sums, |slot| refill.standing(slot), means);
+        }
+        self.with_refill(now, out, |refill, _, salt, means| refill.on_sums(token, &sums, salt, means));
         if let Some(glance) = self.glances.remove(&token) {
             let differing = glance.look(&sums);
             let (leader, id) = (glance.leader, glance.id);
@@ -391,7 +465,12 @@ impl AntiEntropy {
     }
 
     fn on_page(&mut self, now: Moment, token: Token, page: Option<Page>, out: &mut Vec<Effect>) {
-        if self.answering.as_ref().is_some_and(|answering| answering.awaits(token)) {
+        if self.supplies.awaits(token) {
+            let AntiEntropy { supplies, ledger, counts, next, .. } = self;
+            supplies.on_page(token, page, &mut Means { now, ledger, counts, next, out });
+        } else if self.refill.awaits(token) {
+            self.with_refill(now, out, |refill, _, salt, means| refill.on_page(token, page, salt, means));
+        } else if self.answering.as_ref().is_some_and(|answering| answering.awaits(token)) {
             self.with_answering(now, out, |answering, means| answering.on_page(token, page, means));
         } else {
             self.with_walk(now, out, |walk, means| walk.on_page(token, page, means));
@@ -399,7 +478,11 @@ impl AntiEntropy {
     }
 
     fn on_read(&mut self, now: Moment, token: Token, found: Vec<(Bytes, Stored)>, out: &mut Vec<Effect>) {
-        if self.answering.as_ref().is_some_and(|answering| answering.awaits(token)) {
+        if self.supplies.awaits(token) {
+            let AntiEntropy { refill, supplies, ledger, counts, next, .. } = self;
+            let means = &mut Means { now, ledger, counts, next, out };
+            supplies.on_read(token, found, |slot| refill.standing(slot), means);
+        } else if self.answering.as_ref().is_some_and(|answering| answering.awaits(token)) {
             self.with_answering(now, out, |answering, means| answering.on_read(token, found, means));
         } else {
             self.with_walk(now, out, |walk, means| walk.on_read(token, found, means));
@@ -409,6 +492,7 @@ impl AntiEntropy {
     /// The own disk merged another owner's record, or refused to.
     pub fn on_merged(&mut self, now: Moment, token: Token, applied: Applied, out: &mut Vec<Effect>) {
         self.merging = self.merging.saturating_sub(1);
+        self.with_refill(now, out, |refill, _, _, means| refill.on_merged(token, &applied, means));
         self.with_walk(now, out, |walk, means| walk.on_merged(token, applied, means));
         self.begin(now, out);
     }

@@ -92,6 +92,11 @@ impl Pace {
         self.fellows.get(&node).map(|fellow| &fellow.common)
     }
 
+    /// The fellows, and what is shared with each.
+    pub(super) fn commons(&self) -> impl Iterator<Item = (NodeId, &Shared<Common>)> {
+        self.fellows.iter().map(|(node, fellow)| (*node, &fellow.common))
+    }
+
     /// Looks who can be reached. One that could not be, or lives another life now, is due soon: it has missed something.
     pub(super) fn look(&mut self, now: Moment, reach: &dyn Fn(NodeId) -> Option<Incarnation>, rng: &mut Rng) {
         for (node, fellow) in &mut self.fellows {

@@ -3,6 +3,7 @@
 mod bytes;
 mod convergence;
 mod faults;
+mod refills;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -69,6 +70,8 @@ struct Host {
     engine: Engine<MemoryStore>,
     exchanges: AntiEntropy,
     untrusted: BTreeSet<Slot>,
+    fenced: BTreeSet<Slot>,
+    refilled: BTreeSet<Slot>,
     ticket: u64,
 }
 
@@ -202,7 +205,15 @@ impl World {
         for id in ids {
             let engine = Engine::recover(MemoryStore::default(), Scanner::new(LogId(1)).finish()).unwrap();
             let exchanges = AntiEntropy::new(id, &world.config, world.rng.fork());
-            world.hosts.push(Host { id, engine, exchanges, untrusted: BTreeSet::new(), ticket: 0 });
+            world.hosts.push(Host {
+                id,
+                engine,
+                exchanges,
+                untrusted: BTreeSet::new(),
+                fenced: BTreeSet::new(),
+                refilled: BTreeSet::new(),
+                ticket: 0,
+            });
         }
         world.change_ring(0);
         world
@@ -242,6 +253,10 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Send { to, message } => self.send(from, to, message),
+                Effect::Refilled { fenced, refilled } => {
+                    self.hosts[from].fenced.extend(fenced);
+                    self.hosts[from].refilled.extend(refilled);
+                }
                 Effect::Disk { token, ask } => {
                     let host = &mut self.hosts[from];
                     host.ticket += 1;

@@ -128,6 +128,11 @@ pub(super) fn bucket_bits(keys: u64) -> u32 {
     if keys < BUCKETS_FROM { 0 } else { keys.ilog2().div_ceil(2).min(10) }
 }
 
+/// The whole mark of one record.
+pub(super) fn whole_mark(hash: RecordHash, salt: Salt) -> Mark {
+    Mark(xxh3_64_with_seed(&hash.0.to_le_bytes(), salt.0))
+}
+
 /// The short marks of all parts of a slot, from a listing of it.
 pub(super) fn bucket_marks(
     slot: Slot,

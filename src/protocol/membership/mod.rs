@@ -85,6 +85,8 @@ pub enum Effect {
     /// What the ring is computed from changed, durably: build it anew from [`Membership::ring_members`]. Only after
     /// `Founded`.
     Changed,
+    /// Another process lives under this identity, a later one with a higher amnesia generation: this one must stop.
+    Fenced(u32),
     /// The cluster is known and durable, and so is everything that its ring needs: build the ring from
     /// [`Membership::ring_members`] and serve. Once per start.
     Founded,
@@ -122,6 +124,8 @@ pub struct Membership {
     /// Whom this node watches, as of a version of the book.
     watched: BTreeSet<NodeId>,
     watched_as_of: u64,
+    /// The highest amnesia generation that the disk was asked to keep.
+    amnesia: u32,
     /// Pings on behalf of others: number, who asked, about whom.
     relays: Vec<(u64, NodeId, NodeId)>,
     /// When people were last told what.
@@ -165,6 +169,7 @@ impl Membership {
             Founding::new(own.clone(), config.found, config.replicas, seeds.clone(), watch.period, pledge)
         });
         let founders = cluster.as_ref().map(|cluster| cluster.founders.clone());
+        let amnesia = own.amnesia;
         let book = Book::new(own.clone(), founders, members, watch.book_max);
         let in_ring = |entry: &&Entry| entry.phase.stage == Stage::Active;
         let settled = book
@@ -189,6 +194,7 @@ impl Membership {
             saves: Saves::default(),
             watched: BTreeSet::new(),
             watched_as_of: 0,
+            amnesia,
             relays: Vec::new(),
             troubles: BTreeMap::new(),
             outbids: Vec::new(),
@@ -429,6 +435,12 @@ impl Membership {
     /// [`entries`](Membership::entries), which may hold what a crash would make this node forget.
     pub fn ring_members(&self) -> impl Iterator<Item = &Entry> {
         self.settled.values().filter(|entry| self.is_serving && entry.phase.stage == Stage::Active)
+    }
+
+    /// The own amnesia generation, as it is durable and in force.
+    #[must_use]
+    pub fn settled_amnesia(&self) -> u32 {
+        self.settled.get(&self.id).unwrap_or(self.book.own()).amnesia
     }
 
     /// The own wall clock minus the median of all that are heard, in milliseconds: positive if this one is ahead.

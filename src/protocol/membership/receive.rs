@@ -128,9 +128,8 @@ impl Membership {
     /// A member asks whether this node is there, and says what it knows of it.
     fn on_ping(&mut self, from: NodeId, known: (Incarnation, u32), health: Health, out: &mut Vec<Effect>) {
         let own = self.book.own().age();
-        if known > own {
-            self.outbid(known, out);
-        } else if known == own && health != Health::Alive {
+        // If it knows a newer entry, it answers with that. Whether that is to be outbid or obeyed shows only then.
+        if known == own && health != Health::Alive {
             self.refute();
         }
         if known != own || health != Health::Alive {
@@ -208,6 +207,12 @@ impl Membership {
             self.book.write_own(Entry { phase: theirs.phase, ..own.clone() });
             self.unsettled.insert(self.id);
             self.spread(self.id);
+        }
+        if theirs.amnesia > own.amnesia && theirs.age() > own.age() {
+            // This node makes a generation durable before it tells anybody: that one is of a later life, which has lost
+            // what this process has, and all that this process says from now on is void.
+            out.push(Effect::Fenced(theirs.amnesia));
+            return false;
         }
         theirs.phase = own.phase;
         if let Some(cluster) = &self.cluster {

@@ -11,7 +11,9 @@ use thiserror::Error;
 use super::founding::Pledge;
 use crate::protocol::codec::{self, DecodeError};
 use crate::protocol::id::{Incarnation, NodeId};
+use crate::protocol::ring::entry::Entry;
 use crate::protocol::storage::op::MetaKey;
+use crate::protocol::wire::client::Health;
 use crate::protocol::wire::gossip::{Cluster, News};
 
 /// The version of the durable formats of membership; the first byte of each.
@@ -67,10 +69,21 @@ impl Recovered {
                 MetaKey::Founding => recovered.pledge = read("promise of the founding", bytes)?,
                 MetaKey::Member(_) => recovered.members.push(read("address book", bytes)?),
                 MetaKey::Seed(address) => recovered.seeds.push(*address),
-                MetaKey::Identity | MetaKey::Start | MetaKey::HintHolders(_) | MetaKey::HintEpoch(_) => {}
+                MetaKey::Identity
+                | MetaKey::Start
+                | MetaKey::Trust
+                | MetaKey::HintHolders(_)
+                | MetaKey::HintEpoch(_) => {}
             }
         }
         Ok(recovered)
+    }
+
+    /// A line of the address book as the disk keeps it.
+    #[must_use]
+    pub fn remember(entry: &Entry) -> (MetaKey, Option<Bytes>) {
+        let news = News { entry: entry.clone(), health: Health::Alive };
+        (MetaKey::Member(entry.id), Some(write(&news)))
     }
 
     /// The highest incarnation of a node that the book remembers. A node that starts raises its own above this, too: the book may

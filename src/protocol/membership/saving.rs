@@ -9,7 +9,7 @@ use super::recovered::write;
 use super::{Effect, Membership, PersistToken, founding_words as words};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::storage::op::MetaKey;
-use crate::protocol::time::Moment;
+use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::gossip::{Body, Cluster, News};
 
 /// How many lines of the book are written behind at once.
@@ -29,6 +29,8 @@ pub(super) enum Purpose {
     Facts(Vec<Entry>),
     /// A higher incarnation, before it is shown.
     Outbid(Entry),
+    /// A higher amnesia generation, before it is shown.
+    Amnesia(u32),
     /// Lines of the book, behind.
     Lines,
     /// The seeds.
@@ -83,6 +85,19 @@ impl Membership {
                 if own.age() > self.book.own().age() {
                     self.book.write_own(own);
                     self.spread(self.id);
+                }
+            }
+            Some(Purpose::Amnesia(generation)) => {
+                let mut own = self.book.own().clone();
+                own.amnesia = own.amnesia.max(generation);
+                own.version = own.version.saturating_add(1);
+                self.book.write_own(own);
+                if let Some(settled) = self.settled.get_mut(&self.id) {
+                    settled.amnesia = settled.amnesia.max(generation);
+                }
+                self.spread(self.id);
+                if self.is_serving {
+                    out.push(Effect::Changed);
                 }
             }
             Some(Purpose::Lines | Purpose::Seeds) | None => {}
@@ -177,7 +192,7 @@ impl Membership {
             return;
         }
         ids.iter().for_each(|&id| self.book.mark_saved(id));
-        let entries = lines.iter().map(line).collect();
+        let entries = lines.iter().map(|news| line(&self.as_saved(news.clone()))).collect();
         self.persist(Purpose::Facts(lines.into_iter().map(|news| news.entry).collect()), entries, out);
     }
 
@@ -185,9 +200,28 @@ impl Membership {
     pub(super) fn save_outbid(&mut self, own: Entry, out: &mut Vec<Effect>) {
         if !self.saves.is_pending(|purpose| matches!(purpose, Purpose::Outbid(_))) {
             let news = News { entry: own.clone(), health: crate::protocol::wire::client::Health::Alive };
-            let entries = vec![line(&news)];
+            let entries = vec![line(&self.as_saved(news))];
             self.persist(Purpose::Outbid(own), entries, out);
         }
+    }
+
+    /// The node has lost some of its data. Raises its amnesia generation, which is in force, and told, once it is durable:
+    /// then [`Effect::Changed`] follows. Returns the generation.
+    pub fn forget(&mut self, now: Now, out: &mut Vec<Effect>) -> u32 {
+        self.enter(now);
+        self.amnesia = self.amnesia.max(self.book.own().amnesia).saturating_add(1);
+        let own = self.book.get(self.id).cloned().map(|news| line(&self.as_saved(news)));
+        self.persist(Purpose::Amnesia(self.amnesia), own.into_iter().collect(), out);
+        self.finish(out);
+        self.amnesia
+    }
+
+    /// A line as the disk is to have it: a generation that is on its way there is not taken back by a later write.
+    fn as_saved(&self, mut news: News) -> News {
+        if news.entry.id == self.id {
+            news.entry.amnesia = news.entry.amnesia.max(self.amnesia);
+        }
+        news
     }
 
     /// When lines should be written behind.
@@ -204,8 +238,8 @@ impl Membership {
             return;
         }
         self.saves.next_lines = self.now.monotonic + self.config.period * LINES_PERIODS;
-        let entries =
-            lines.into_iter().map(|(id, news)| (MetaKey::Member(id), news.as_ref().map(write))).collect();
+        let saved = |news: Option<News>| news.map(|news| write(&self.as_saved(news)));
+        let entries = lines.into_iter().map(|(id, news)| (MetaKey::Member(id), saved(news))).collect();
         self.persist(Purpose::Lines, entries, out);
     }
 

@@ -61,6 +61,7 @@ impl Node {
                     let to = Destination::Node { id: to, address: self.membership.address(to) };
                     out.push(Output::Send { to, message: PeerMessage::Exchange(message) });
                 }
+                Effect::Refilled { fenced, refilled } => self.on_refilled(now, fenced, refilled, out),
                 Effect::Disk { token, ask } => {
                     // As for every record of another node: its timestamps pull this node's clock along.
                     if let Ask::Merge { record, .. } = &ask

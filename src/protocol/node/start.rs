@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Counts, Life, Node};
+use super::{Counts, Life, Losses, Node};
 use crate::protocol::antientropy::AntiEntropy;
 use crate::protocol::codec;
 use crate::protocol::config::NodeConfig;
@@ -23,7 +23,14 @@ use crate::protocol::replication::register::HintRegister;
 use crate::protocol::ring::entry::{Entry, Name, Phase};
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskRequest, MetaKey};
+use crate::protocol::storage::trust::Trust;
 use crate::protocol::time::Now;
+
+/// By how much, at least, a recovery raises the incarnation: more often than that no node starts without being heard.
+const UNHEARD_LIVES: u64 = 1_000;
+
+/// By how much, at most, a recovery raises the amnesia generation.
+const AMNESIA_STEP: u64 = 256;
 
 /// Who a node is, from its very first start on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,27 +107,90 @@ impl Node {
         ];
         let mut desk = Desk::default();
         desk.ask(Errand::Start(start.actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
+        let trust = Trust::recover(meta.get(&MetaKey::Trust))
+            .map_err(|error| StartError::Unreadable(error.to_string()))?;
+        let unreadable = |error: codec::DecodeError| StartError::Unreadable(error.to_string());
+        let (register, hints) =
+            (HintRegister::parse(meta).map_err(unreadable)?, Hints::parse(meta).map_err(unreadable)?);
+        let node = Node::assemble(config, start, own, recovered, trust, desk, now, rng);
+        Ok(Node { register, hints, ..node })
+    }
+
+    /// A node that comes back without its disk: the member that is `known` to the others, under its own id.
+    ///
+    /// Its incarnation is above the one that is known, and so is its amnesia generation: all others refuse from now on
+    /// what an older process of this identity asks or acknowledges. It has a vote for nothing before that is refilled
+    /// from the other owners; see [`Trust`]. All of this is durable before it says a word.
+    ///
+    /// The caller has made sure that nobody lives under this identity, and that the disk is empty.
+    pub fn recover(
+        mut config: NodeConfig,
+        known: &Entry,
+        now: Now,
+        mut rng: Rng,
+        out: &mut Vec<Output>,
+    ) -> Result<Node, StartError> {
+        if known.name != config.name {
+            let (found, wanted) = (known.name.to_string(), config.name.to_string());
+            return Err(StartError::AnotherName { found, wanted });
+        }
+        // It belongs to a cluster already, and gets it from the first member that it meets.
+        config.found = None;
+        let identity = Identity { node: known.id, name: known.name.clone() };
+        // There may have been lives that nobody else has heard of, recoveries among them: the time of day is above
+        // those, too.
+        let incarnation = Incarnation(known.incarnation.0.saturating_add(UNHEARD_LIVES).max(now.wall.0));
+        let start = Start { incarnation, actor: Actor(rng.bits()) };
+        let mut own = own_entry(&config, &identity, start.incarnation, Some(known), out);
+        // Two recoveries that begin from the same knowledge must not share a generation: each would take the other's
+        // acknowledgements for its own. So it is a little above by chance.
+        own.amnesia = known.amnesia.saturating_add(rng.between(1, AMNESIA_STEP) as u32);
+        let mut trust = Trust::lost();
+        let entries = vec![
+            (MetaKey::Identity, Some(codec::encode(&identity).into())),
+            (MetaKey::Start, Some(codec::encode(&start).into())),
+            (MetaKey::Trust, trust.save().flatten()),
+            Recovered::remember(&own),
+        ];
+        let mut desk = Desk::default();
+        desk.ask(Errand::Start(start.actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
+        Ok(Node::assemble(config, start, own, Recovered::default(), trust, desk, now, rng))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the two ways to start differ in all of these")]
+    fn assemble(
+        config: NodeConfig,
+        start: Start,
+        own: Entry,
+        recovered: Recovered,
+        trust: Trust,
+        desk: Desk,
+        now: Now,
+        mut rng: Rng,
+    ) -> Node {
+        let id = own.id;
         let membership = Membership::new(&config, own, recovered, rng.fork());
-        let antientropy = AntiEntropy::new(identity.node, &config.exchange, rng.fork());
-        Ok(Node {
+        let antientropy = AntiEntropy::new(id, &config.exchange, rng.fork());
+        Node {
             life: Life::Starting,
             started_at: now.monotonic,
             incarnation: start.incarnation,
             author: Author::new(start.actor),
+            losses: Losses::new(trust),
             membership,
             view: None,
             coordinator: Coordinator::new(&mut rng),
             antientropy,
             desk,
             latency: Latency::default(),
-            register: HintRegister::parse(meta).map_err(|error| StartError::Unreadable(error.to_string()))?,
-            hints: Hints::parse(meta).map_err(|error| StartError::Unreadable(error.to_string()))?,
+            register: HintRegister::default(),
+            hints: Hints::default(),
             doubts: Vec::new(),
             missed: Vec::new(),
             counts: Counts::default(),
             rng,
             config,
-        })
+        }
     }
 }
 

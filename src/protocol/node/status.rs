@@ -59,13 +59,18 @@ impl Node {
             ("read_repairs", repairs.done),
             ("read_repairs_left", repairs.left),
             ("reads", self.counts.reads),
+            ("records_dropped", self.losses.dropped),
             ("records_fetched_for_peers", self.counts.fetched),
+            ("records_refilled", self.antientropy.refilling().1),
             ("records_replicated_from_peers", self.counts.replicated),
             ("repair_bytes_per_second", bytes_per_second),
             ("repair_debt_bytes", self.antientropy.debt_bytes()),
             ("repair_debt_keys", self.antientropy.debt_keys()),
             ("repair_keys_per_second", keys_per_second),
             ("repair_rate_per_mille", self.antientropy.ease_per_mille()),
+            ("slots_doubted", self.losses.doubted),
+            ("slots_refilled", self.losses.refilled),
+            ("slots_refilling", self.losses.trust.voteless().len() as u64),
             ("writes", self.counts.writes),
         ];
         let mut status = Status {

@@ -110,6 +110,7 @@ impl Story {
                 }
                 DiskRequest::List { ticket, .. } => DiskReply::Listed { ticket, page: None },
                 DiskRequest::ReadMany { ticket, .. } => DiskReply::ReadMany { ticket, found: Vec::new() },
+                DiskRequest::Mend { ticket, .. } => DiskReply::Mended { ticket, lsn, dropped: 0 },
             };
             out.extend(self.hear(Input::Disk(reply)));
         }

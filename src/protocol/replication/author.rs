@@ -69,6 +69,12 @@ impl Author {
         self.doubted
     }
 
+    /// Whether the actor has issued any dot.
+    #[must_use]
+    pub fn has_issued(&self) -> bool {
+        self.issued != Timestamp::default()
+    }
+
     /// A new dot, unless the actor is doubted or not durable yet.
     ///
     /// A clock that the wall has jumped back from is given up together with the actor: nothing would break if it went

@@ -17,6 +17,7 @@ use crate::protocol::planted::{self, Planted};
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::{SlotDigest, SlotView};
 use crate::protocol::rng::Rng;
+use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::{Moment, Timestamp};
 use crate::protocol::wire::client::{Answer, Code, Problem, Request};
 use crate::protocol::wire::peer::PeerRefusal;
@@ -61,7 +62,10 @@ pub enum Event {
         answer: Answer,
     },
     /// The owners of the key, or their standing, are not what they were when the operation began.
-    RingChanged,
+    RingChanged {
+        /// A number under which nobody has said anything yet.
+        fresh: RequestId,
+    },
     /// The time of [`Operation::due`] has come.
     Deadline,
 }
@@ -71,6 +75,8 @@ pub enum Event {
 pub enum Progress {
     /// It waits for something.
     Pending,
+    /// It goes on under the fresh number, and what comes under the old one is not for it any more.
+    Renumbered,
     /// It has answered.
     Done,
 }
@@ -155,14 +161,20 @@ impl Coordinator {
                 format!("{} requests wait for the disk already; try again in a moment", scope.desk.len());
             return scope.answer(origin, refusal(&ask, Problem::new(Code::Overloaded, message)));
         }
+        let is_closed = is_owner && scope.standing_of(key) == Standing::Closed;
         let is_from_client = matches!(origin, Origin::Client { .. });
+        if is_closed && !is_from_client && !matches!(ask, Request::Explain { .. }) {
+            let message =
+                "the node has lost its copy of the key and is getting it back; another owner can serve it";
+            return scope.answer(origin, refusal(&ask, Problem::new(Code::NotReady, message)));
+        }
         #[cfg(test)]
         let is_from_client = is_from_client || planted::is(Planted::ForwardedAgain);
         let deadline = scope.now.monotonic + patience.min(PATIENCE_MAX);
         self.next += 1;
         let request = RequestId(self.next);
-        let operation: Option<Box<dyn Operation>> = if is_owner && !(is_from_client && passes_on(&ask, scope))
-        {
+        let passes_on = is_closed || passes_on(&ask, scope);
+        let operation: Option<Box<dyn Operation>> = if is_owner && !(is_from_client && passes_on) {
             match ask {
                 Request::Write(write) => boxed(Put::start(request, origin, write, deadline, scope)),
                 Request::Read(read) => boxed(Get::start(request, origin, read, deadline, scope)),
@@ -218,7 +230,19 @@ impl Coordinator {
             .map(|(request, _)| *request)
             .collect();
         for request in concerned {
-            self.handle(request, Event::RingChanged, scope);
+            let Some(mut waiting) = self.waiting.remove(&request) else { continue };
+            self.due.remove(&(waiting.due, request));
+            self.next += 1;
+            let fresh = RequestId(self.next);
+            waiting.digest = scope.view.slot(waiting.slot).digest;
+            let number = match waiting.operation.handle(Event::RingChanged { fresh }, scope) {
+                Progress::Done => continue,
+                Progress::Renumbered => fresh,
+                Progress::Pending => request,
+            };
+            waiting.due = waiting.operation.due();
+            self.due.insert((waiting.due, number));
+            self.waiting.insert(number, waiting);
         }
     }
 

@@ -65,6 +65,10 @@ pub enum Errand {
     Replay(Bytes),
     /// A hint that all owners have is dropped.
     DropHint(Bytes),
+    /// Which slots the node votes for.
+    Trust,
+    /// A slot that is to be mended.
+    Mend(Slot),
 }
 
 /// Who waits for the log to be synced.
@@ -107,6 +111,10 @@ pub enum Vigil {
     },
     /// As in [`Errand::DropHint`].
     DropHint(Bytes),
+    /// A slot was mended.
+    Mended(Slot),
+    /// As in [`Errand::Trust`].
+    Trust,
 }
 
 /// Remembers what each disk request was for, and who waits for which position of the log (High-Water Mark).

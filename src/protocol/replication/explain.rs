@@ -37,8 +37,11 @@ impl Explain {
     ) -> Option<Explain> {
         let slot = scope.slot_of(&key);
         let (digest, owners) = (slot.digest, slot.read_set().to_vec());
+        let mut found = Vec::new();
         for node in owners.clone() {
-            if node == scope.own {
+            if node == scope.own && !scope.votes_for(&key) {
+                found.push((node, Err(refilling())));
+            } else if node == scope.own {
                 scope.read(Errand::Operation(request), &key);
             } else {
                 scope.send(node, PeerMessage::Fetch { request, digest, key: key.clone() });
@@ -47,7 +50,7 @@ impl Explain {
         // A little before the client's own deadline, so that the answer still arrives.
         let now = scope.now.monotonic;
         let deadline = now + (deadline.since(now) * 7 / 8).min(PATIENCE);
-        Some(Explain { origin, key, owners, found: Vec::new(), deadline })
+        Some(Explain { origin, key, owners, found, deadline })
     }
 
     fn note(
@@ -92,11 +95,12 @@ impl Operation for Explain {
                     PeerRefusal::NotReady => Problem::new(Code::NotReady, "it is not serving"),
                     PeerRefusal::Overloaded => Problem::new(Code::Overloaded, "it is overloaded"),
                     PeerRefusal::DiskFull => Problem::new(Code::DiskFull, "its disk is nearly full"),
+                    PeerRefusal::Refilling => refilling(),
                     PeerRefusal::Lost => Problem::new(Code::RecordLost, "its record is damaged"),
                 };
                 self.note(from, Err(problem), scope)
             }
-            Event::RingChanged => self.answer(scope),
+            Event::RingChanged { .. } => self.answer(scope),
             Event::Deadline if scope.now.monotonic >= self.deadline => self.answer(scope),
             _ => Progress::Pending,
         }
@@ -105,4 +109,8 @@ impl Operation for Explain {
     fn due(&self) -> Moment {
         self.deadline
     }
+}
+
+fn refilling() -> Problem {
+    Problem::new(Code::RecordLost, "it has lost some of this slot and is getting it back from the others")
 }

@@ -31,6 +31,7 @@ use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::{RingView, SlotDigest};
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Ticket};
+use crate::protocol::storage::trust::Trust;
 use crate::protocol::time::{Moment, Now, Timestamp, WallTime};
 use crate::protocol::wire::client::{
     Answer, Code, Level, Outcome, Read, ReadAnswer, Request, Write, Written,
@@ -122,6 +123,8 @@ pub(super) struct Story {
     pub(super) view: RingView,
     pub(super) secret: ClusterSecret,
     pub(super) peers: Neighbours,
+    /// Which slots the node votes for.
+    pub(super) trust: Trust,
     pub(super) author: Author,
     pub(super) desk: Desk,
     pub(super) latency: Latency,
@@ -169,6 +172,7 @@ impl Story {
             view: view(owners, 0),
             secret: ClusterSecret::draw(&mut Rng::from_number(1)),
             peers: Neighbours::default(),
+            trust: Trust::default(),
             author,
             desk: Desk::default(),
             latency: Latency::default(),
@@ -201,6 +205,7 @@ impl Story {
             view: &self.view,
             secret: &self.secret,
             peers: &self.peers,
+            trust: &self.trust,
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,
@@ -343,6 +348,17 @@ impl Story {
     pub(super) fn change_ring(&mut self, members: &[NodeId]) -> Vec<Output> {
         self.view = view(members, 1);
         self.with_scope(|coordinator, scope| coordinator.on_ring_change(scope))
+    }
+
+    /// The node loses its vote for the slot of the key, and so much that it takes no part any more, or merely does not vote.
+    pub(super) fn lose(&mut self, is_closed: bool) {
+        let slot = Slot::of_key(&key());
+        self.trust.doubt(slot);
+        if !is_closed {
+            let unsaid = self.trust.unsaid();
+            self.trust.said(&unsaid);
+            self.trust.mended(slot);
+        }
     }
 
     /// The owners' belief about the slot of the key.

@@ -48,7 +48,10 @@ impl Gather {
         scope: &mut Scope<'_>,
     ) -> Result<Gather, Problem> {
         let slot = scope.slot_of(key);
-        let quorum = Quorum::of_reads(&slot, level);
+        let mut quorum = Quorum::of_reads(&slot, level);
+        if !scope.votes_for(key) {
+            quorum.decline(scope.own);
+        }
         if !quorum.could_be_reached(|node| scope.can_reach(node)) {
             return Err(scope.unavailable(slot.read_set(), quorum.need()));
         }
@@ -67,6 +70,17 @@ impl Gather {
         Ok(gather)
     }
 
+    /// The owners are under another digest: what they said under the last one does not count beside what they say now.
+    /// Begins anew under a number that nobody has answered yet.
+    pub(super) fn restart(
+        &self,
+        request: RequestId,
+        level: Level,
+        scope: &mut Scope<'_>,
+    ) -> Result<Gather, Problem> {
+        Gather::start(request, &self.key, level, scope)
+    }
+
     /// An owner replied. Who was not asked is not heard.
     pub(super) fn on_reply(
         &mut self,
@@ -81,6 +95,12 @@ impl Gather {
             if from != scope.own {
                 scope.latency.note(scope.now.monotonic.since(*at));
             }
+            if from == scope.own && !scope.votes_for(&self.key) {
+                // The vote was lost while the disk was reading.
+                self.quorum.decline(from);
+                self.ask_more(1, scope);
+                return self.quorum.verdict();
+            }
             self.replies.push((from, record));
             self.quorum.accept(from);
         }
@@ -94,7 +114,7 @@ impl Gather {
         reason: &PeerRefusal,
         scope: &mut Scope<'_>,
     ) -> Verdict {
-        if *reason == PeerRefusal::Lost {
+        if matches!(reason, PeerRefusal::Lost | PeerRefusal::Refilling) {
             self.quorum.decline(from);
         }
         self.ask_more(1, scope);
@@ -137,7 +157,7 @@ impl Gather {
         if !lost.is_empty() {
             let names: Vec<String> = lost.iter().map(|node| scope.peers.name(*node)).collect();
             let message = format!(
-                "{} of the key's owners have to reply, and the copy of {} is damaged; a lost copy is no answer",
+                "{} of the key's owners have to reply, and the copy of {} is damaged or being refilled; a lost copy is no answer",
                 self.quorum.need(),
                 names.join(", ")
             );

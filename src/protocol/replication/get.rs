@@ -11,6 +11,7 @@ use super::quorum::{Quorum, Verdict};
 use super::scope::{Origin, Scope};
 use crate::protocol::causality::{Applied, Change, Dot, Record, Sibling};
 use crate::protocol::id::{NodeId, RequestId};
+use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::{Moment, Timestamp};
 use crate::protocol::wire::client::{Answer, Code, Level, Problem, Read, ReadAnswer};
 use crate::protocol::wire::peer::PeerRefusal;
@@ -171,6 +172,30 @@ impl Get {
         }
     }
 
+    /// The owners are under another digest: nothing that they said under the last one counts beside what they say now.
+    fn begin_anew(&mut self, fresh: RequestId, scope: &mut Scope<'_>) -> Progress {
+        if !scope.slot_of(&self.ask.key).is_owner(scope.own) {
+            let message = "the owners of the key changed while it was read; try again";
+            return self.fail(Problem::new(Code::RingChanged, message), scope);
+        }
+        self.request = fresh;
+        match &mut self.state {
+            State::Gathering(gather) => match gather.restart(fresh, self.ask.r, scope) {
+                Ok(anew) => *gather = anew,
+                Err(problem) => return self.fail(problem, scope),
+            },
+            State::WritingBack { record, holders, .. } => {
+                *holders = Quorum::of_writes(&scope.slot_of(&self.ask.key), Level::Majority);
+                if scope.standing_of(&self.ask.key) != Standing::Closed {
+                    let change = Change::Merge { record: record.clone(), own: scope.author.actor() };
+                    scope.update(Errand::Operation(fresh), &self.ask.key, change);
+                }
+                self.write_back(scope);
+            }
+        }
+        Progress::Renumbered
+    }
+
     fn on_deadline(&mut self, scope: &mut Scope<'_>) -> Progress {
         if scope.now.monotonic >= self.deadline {
             let message = "the owners of the key did not answer in time; try again, with a longer deadline or a lower level";
@@ -220,10 +245,7 @@ impl Operation for Get {
                 State::WritingBack { .. },
                 Event::Refused { from, reason: PeerRefusal::Lost | PeerRefusal::DiskFull },
             ) => self.declined_by(from, scope),
-            (_, Event::RingChanged) => {
-                let message = "the owners of the key changed while it was read; try again";
-                self.fail(Problem::new(Code::RingChanged, message), scope)
-            }
+            (_, Event::RingChanged { fresh }) => self.begin_anew(fresh, scope),
             (_, Event::Deadline) => self.on_deadline(scope),
             _ => Progress::Pending,
         }

@@ -19,6 +19,7 @@ use crate::protocol::output::{Notice, Output};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Code, Level, Outcome, Problem, Write, Written};
 use crate::protocol::wire::peer::PeerRefusal;
@@ -251,6 +252,43 @@ impl Put {
         if self.is_answered && self.hinting.is_settled() { Progress::Done } else { Progress::Pending }
     }
 
+    /// The owners are under another digest. What one of them acknowledged under the last one it may have lost, so that it
+    /// must not be counted together with what another one acknowledges now: all of them are asked again, under a number
+    /// to which nobody has answered yet.
+    fn begin_anew(&mut self, fresh: RequestId, scope: &mut Scope<'_>) -> Progress {
+        if !scope.slot_of(&self.write.key).is_owner(scope.own) {
+            let message = "the owners of the key changed while the write was under way; try again";
+            return self.give_up(Problem::new(Code::RingChanged, message), scope);
+        }
+        if self.is_answered {
+            // What is left of it are hints, and those are refused under another digest: an exchange sees to it.
+            self.hint(scope, |hinting, _, hint, scope| hinting.abandon(hint, scope));
+            return Progress::Done;
+        }
+        match &mut self.state {
+            State::Gathering { gather, .. } => match gather.restart(fresh, Level::Majority, scope) {
+                Ok(anew) => *gather = anew,
+                Err(problem) => return self.give_up(problem, scope),
+            },
+            // Nobody was asked to acknowledge anything so far, and the own disk answers under the old number.
+            State::Applying { .. } => return Progress::Pending,
+            State::Replicating { record, holders, resend_at, pause, .. } => {
+                *holders = Quorum::of_writes(&scope.slot_of(&self.write.key), self.write.w);
+                *pause = scope.config.resend_after;
+                *resend_at = scope.now.monotonic + *pause;
+                if scope.standing_of(&self.write.key) != Standing::Closed {
+                    let change = Change::Merge { record: record.clone(), own: scope.author.actor() };
+                    scope.update(Errand::Operation(fresh), &self.write.key, change);
+                }
+            }
+        }
+        self.request = fresh;
+        self.hinting = Hinting::default();
+        self.fan_out(scope);
+        self.hint(scope, Hinting::cover);
+        Progress::Renumbered
+    }
+
     fn on_deadline(&mut self, scope: &mut Scope<'_>) -> Progress {
         let now = scope.now.monotonic;
         if now >= self.deadline {
@@ -417,10 +455,11 @@ impl Operation for Put {
                 }
                 Progress::Pending
             }
-            (_, Event::RingChanged) => {
-                let message = "the owners of the key changed while the write was under way; try again";
-                self.give_up(Problem::new(Code::RingChanged, message), scope)
+            (State::Replicating { holders, .. }, Event::Applied(Applied::Refused(_))) => {
+                holders.decline(scope.own);
+                Progress::Pending
             }
+            (_, Event::RingChanged { fresh }) => self.begin_anew(fresh, scope),
             (_, Event::Deadline) => self.on_deadline(scope),
             _ => Progress::Pending,
         }

@@ -11,6 +11,7 @@ use crate::protocol::planted::{self, Planted};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::view::SlotDigest;
 use crate::protocol::storage::op::{Lsn, Stored};
+use crate::protocol::storage::trust::Standing;
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
 
 /// A coordinator sent a record: merge it, whatever its timestamps say. No rule compares the clocks of two actors, so a
@@ -26,6 +27,9 @@ pub fn on_replicate(
 ) {
     if let Err(reason) = agree(digest, key, scope) {
         return scope.send(from, PeerMessage::Refused { request, reason });
+    }
+    if scope.standing_of(key) == Standing::Closed {
+        return scope.send(from, PeerMessage::Refused { request, reason: PeerRefusal::Refilling });
     }
     if let Some(newest) = record.siblings().iter().map(|sibling| sibling.dot.at).max() {
         scope.author.observe(newest, scope.now.wall);
@@ -67,7 +71,9 @@ pub fn on_replicated(
 
 /// A coordinator asked for a record.
 pub fn on_fetch(from: NodeId, request: RequestId, digest: SlotDigest, key: &Bytes, scope: &mut Scope<'_>) {
-    match agree(digest, key, scope) {
+    let may_answer = agree(digest, key, scope)
+        .and_then(|()| if scope.votes_for(key) { Ok(()) } else { Err(PeerRefusal::Refilling) });
+    match may_answer {
         Ok(()) => scope.read(Errand::Fetch { from, request }, key),
         Err(reason) => scope.send(from, PeerMessage::Refused { request, reason }),
     }

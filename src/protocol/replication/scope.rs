@@ -14,10 +14,13 @@ use crate::protocol::config::{CLOCK_SKEW_MAX, HintConfig, Limits, ReplicationCon
 use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId, SessionId};
 use crate::protocol::ledger::Ledger;
 use crate::protocol::output::{Destination, Output};
+#[cfg(test)]
+use crate::protocol::planted::{self, Planted};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::{RingView, SlotView};
 use crate::protocol::storage::op::DiskRequest;
+use crate::protocol::storage::trust::{Standing, Trust};
 use crate::protocol::time::{Now, WallTime};
 use crate::protocol::wire::client::{Answer, Code, Problem};
 use crate::protocol::wire::peer::PeerMessage;
@@ -71,6 +74,8 @@ pub struct Scope<'a> {
     pub secret: &'a ClusterSecret,
     /// The other members.
     pub peers: &'a dyn Peers,
+    /// Which slots this node votes for.
+    pub trust: &'a Trust,
     /// Who issues dots.
     pub author: &'a mut Author,
     /// Who waits for the disk.
@@ -128,6 +133,22 @@ impl Scope<'_> {
     #[must_use]
     pub fn slot_of(&self, key: &[u8]) -> SlotView<'_> {
         self.view.slot(Slot::of_key(key))
+    }
+
+    /// What this node's own copy of a key may be used for.
+    #[must_use]
+    pub fn standing_of(&self, key: &[u8]) -> Standing {
+        self.trust.standing(Slot::of_key(key))
+    }
+
+    /// Whether this node's own copy of a key is an answer to a read.
+    #[must_use]
+    pub fn votes_for(&self, key: &[u8]) -> bool {
+        #[cfg(test)]
+        if planted::is(Planted::VotelessAnswers) {
+            return true;
+        }
+        self.standing_of(key) == Standing::Votes
     }
 
     /// Whether a message to `node` has a chance to be answered; the node itself always has.

@@ -12,6 +12,7 @@
 //! ```
 //!
 //! * [`Slot`] cuts the circle into 16,384 equal arcs and maps keys to them.
+//! * [`SlotSet`] is some of them.
 //! * [`RingMember`] is what placement knows of a node: [`Zone`], [`Weight`] and the place that is hashed.
 //! * [`Replicas`] is N, the number of owners of a slot.
 //! * [`Ring`] holds the owners of every slot; `placement` says how they are chosen.
@@ -28,6 +29,7 @@ pub mod placement;
 pub mod preference;
 pub mod replicas;
 pub mod slot;
+pub mod slot_set;
 pub mod view;
 
 pub use member::{BadWeight, BadZone, RingMember, Weight, Zone};
@@ -35,3 +37,4 @@ pub use placement::Ring;
 pub use preference::Preference;
 pub use replicas::{BadReplicas, Replicas};
 pub use slot::{NoSuchSlot, SLOTS, Slot, key_hash};
+pub use slot_set::SlotSet;

@@ -1,6 +1,6 @@
 //! The engine of a node's storage: everything between a disk request and the bytes of the log, without the disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::log::{Checkpoint, Entry, Group, Scan, Untrusted};
 use super::op::{DiskReply, DiskRequest, Lsn, MetaKey, Page, Stored};
 use super::store::{Replacement, Store, StoreError, StoredValue};
-use super::sums::Sums;
+use super::sums::{SlotSum, Sums};
 use crate::protocol::causality::{Applied, Change, Record, RecordHash, Refusal};
 use crate::protocol::ring::slot::Slot;
 
@@ -33,7 +33,8 @@ const ENTRY_OVERHEAD: u64 = 200;
 ///    node stops.
 /// 3. [`take_feed`](Engine::take_feed) gives what is to be put into the store, from synced entries only, one feed at
 ///    a time; then [`fed`](Engine::fed).
-/// 4. Now and then, when no feed is under way: `Store::replace(&[], engine.fed_through())`, `Store::checkpoint`, then
+/// 4. `Mend` is only submitted while no feed is under way.
+/// 5. Now and then, when no feed is under way: `Store::replace(&[], engine.fed_through())`, `Store::checkpoint`, then
 ///    [`checkpoint`](Engine::checkpoint); when its entry is synced, segments that end at or before the low-water mark
 ///    may go.
 ///
@@ -175,6 +176,12 @@ impl<S: Store> Engine<S> {
                 return;
             }
             Entry::Checkpoint(_) => return,
+            Entry::Mended { slot, sum } => {
+                if lsn > checkpointed_at {
+                    self.sums.set(slot, sum);
+                }
+                return;
+            }
         };
         let entry = Unfed { lsn, slot, key, old, value };
         if lsn > checkpointed_at {
@@ -219,6 +226,10 @@ impl<S: Store> Engine<S> {
                 let lsn = self.log(&Entry::Meta(entries.clone()));
                 self.replace_meta(entries);
                 DiskReply::MetaApplied { ticket, lsn }
+            }
+            DiskRequest::Mend { ticket, slot } => {
+                let (lsn, dropped) = self.mend(slot)?;
+                DiskReply::Mended { ticket, lsn, dropped }
             }
         });
         Ok(())
@@ -267,6 +278,52 @@ impl<S: Store> Engine<S> {
         let lsn = self.log(&Entry::Removed { slot, key: key.clone(), old: current.hash });
         self.note(Unfed { lsn, slot, key, old: current.hash, value: None });
         Ok(Some(lsn))
+    }
+
+    /// Drops what cannot be read in a slot and makes its sum that of what is there. Returns the position of the newest
+    /// entry, and how many records were dropped.
+    ///
+    /// A crash may keep the removals and lose the entry that states the sum. Then the sum still counts what was
+    /// dropped, so that the slot is doubted again: a slot that was half mended never passes for a whole one.
+    fn mend(&mut self, slot: Slot) -> Result<(Lsn, u64), StoreError> {
+        assert!(!self.is_feeding, "a slot is mended while no feed is under way");
+        let mut stored = BTreeMap::new();
+        self.store.scan(slot, slot, &mut |_, key, value| {
+            stored.insert(Bytes::copy_from_slice(key), value.check(key).ok());
+        })?;
+        // From here on, entries that wait for the store follow on what the store truly holds.
+        let mut followed = BTreeSet::new();
+        for entry in self.unfed.iter_mut().filter(|entry| entry.slot == slot) {
+            if followed.insert(entry.key.clone()) {
+                entry.old = stored.get(&entry.key).copied().flatten().unwrap_or_default();
+            }
+        }
+        // What is pending came from memory or from the log, under a checksum of its own.
+        for ((_, key), pending) in
+            self.pending.range((slot, Bytes::new())..).take_while(|((of, _), _)| *of == slot)
+        {
+            match &pending.value {
+                Some(value) => stored.insert(key.clone(), Some(value.hash())),
+                None => stored.remove(key),
+            };
+        }
+        let (mut sum, mut dropped) = (SlotSum::default(), 0);
+        for (key, hash) in stored {
+            if let Some(hash) = hash {
+                sum = sum.with(hash);
+                continue;
+            }
+            // What could not be read counted for nothing in the store, whatever it claims to have been.
+            let old = RecordHash(0);
+            let lsn = self.log(&Entry::Removed { slot, key: key.clone(), old });
+            self.note(Unfed { lsn, slot, key, old, value: None });
+            dropped += 1;
+        }
+        if dropped > 0 || sum != self.sums.get(slot) {
+            self.sums.set(slot, sum);
+            self.log(&Entry::Mended { slot, sum });
+        }
+        Ok((self.last, dropped))
     }
 
     /// The next keys of a slot: a page of the store with the pending ones laid over it.
@@ -487,6 +544,12 @@ impl<S: Store> Engine<S> {
     /// The store, for whoever feeds it from the same thread.
     pub fn store_mut(&mut self) -> &mut S {
         &mut self.store
+    }
+
+    /// From now on works on another store, which holds the same. Returns the one before.
+    pub fn change_store(&mut self, store: S) -> S {
+        assert!(!self.is_feeding, "the store is changed while no feed is under way");
+        std::mem::replace(&mut self.store, store)
     }
 
     /// Gives up the engine and keeps the store: a crash.

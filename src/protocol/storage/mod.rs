@@ -8,8 +8,10 @@
 //!                      └──────▶ DiskReply ◀────────────────────────┘        checkpoint ┘ moves the low-water mark
 //! ```
 
+pub mod doubts;
 pub mod engine;
 pub mod log;
 pub mod op;
 pub mod store;
 pub mod sums;
+pub mod trust;

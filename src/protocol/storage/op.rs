@@ -42,6 +42,8 @@ pub enum MetaKey {
     HintHolders(Slot),
     /// The smallest reap epoch under which the hints that it keeps of a slot of others were read.
     HintEpoch(Slot),
+    /// Which of its slots it does not vote for: see [`Trust`](super::trust::Trust).
+    Trust,
 }
 
 /// What a node asks of its disk.
@@ -114,6 +116,23 @@ pub enum DiskRequest {
         /// Of the record that may go.
         certified: RecordHash,
     },
+    /// Drop what cannot be read in one slot, and make its count and sum true again. Asked for a slot that was
+    /// [doubted](DiskReply::Doubted), after the node has given up its vote for it; doing it again changes nothing.
+    Mend {
+        /// Comes back with the reply.
+        ticket: Ticket,
+        /// The slot.
+        slot: Slot,
+    },
+}
+
+/// Why a slot's contents are doubted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DoubtReason {
+    /// A record in it cannot be read.
+    Damaged,
+    /// Its contents are not what its count and sum say.
+    Mismatch,
 }
 
 /// What a store holds for a key.
@@ -197,6 +216,24 @@ pub enum DiskReply {
         ticket: Ticket,
         /// What must be durable before it may be acted on.
         lsn: Lsn,
+    },
+    /// What could not be read in a slot is dropped, in memory and in the log's next group. What is left is whole, and
+    /// some of what was there is missing.
+    Mended {
+        /// Of the request.
+        ticket: Ticket,
+        /// What must be durable before the slot is refilled.
+        lsn: Lsn,
+        /// How many records were dropped.
+        dropped: u64,
+    },
+    /// Nobody asked: the contents of these slots cannot be trusted any more. Found by a read, at the start or by the
+    /// scrub; may be said again for a slot that was not mended since.
+    Doubted {
+        /// The slots.
+        slots: Vec<Slot>,
+        /// What is wrong with them.
+        why: DoubtReason,
     },
     /// Everything up to here is in the synced log.
     Durable {

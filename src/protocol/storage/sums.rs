@@ -44,6 +44,11 @@ impl Sums {
         at.sum = at.sum.wrapping_add(new.0).wrapping_sub(old.0);
     }
 
+    /// Replaces the sum of one slot by what was counted there.
+    pub fn set(&mut self, slot: Slot, sum: SlotSum) {
+        *self.at(slot) = sum;
+    }
+
     /// The sum of one slot.
     #[must_use]
     pub fn get(&self, slot: Slot) -> SlotSum {

@@ -9,6 +9,11 @@
 //! leader ──Records──▶ fellow    here they are
 //! leader ◀─Refused─── fellow    to Compare and Offer; nothing was changed
 //! fellow ──Nudge────▶ leader    I know of something that you or I have missed
+//!
+//! whoever  ──Weigh───▶ owner    I have lost my vote for these slots; which of them do you hold otherwise than I do?
+//! refills  ◀─Weighed── owner
+//!          ──Draw────▶ owner    what do you hold in this slot behind this key, apart from these?
+//!          ◀─Drawn──── owner    the records themselves, and where to go on
 //! ```
 //!
 //! Of two owners the one with the lower id leads; the other keeps no state that matters and answers every question as
@@ -118,6 +123,55 @@ pub enum Exchange {
         /// The slots.
         slots: Vec<Slot>,
     },
+    /// Which of these slots do you hold otherwise than I do? Asked by an owner that has no vote for them. An answer
+    /// also says that the fellow believes, durably, in the asker's raised amnesia generation.
+    Weigh {
+        /// Comes back with the answer.
+        id: QuestionId,
+        /// As in `Compare`.
+        digest: PairDigest,
+        /// As in `Compare`.
+        salt: Salt,
+        /// Slots, and what the asker holds in each.
+        slots: Vec<(Slot, Mark)>,
+    },
+    /// All of the slots are equal but for these.
+    Weighed {
+        /// Of the question.
+        id: QuestionId,
+        /// Held otherwise.
+        differing: Vec<Slot>,
+        /// The fellow has no vote for these either: what it holds is not all that it should.
+        voteless: Vec<Slot>,
+        /// About these it can say nothing.
+        closed: Vec<Slot>,
+    },
+    /// What do you hold in this slot?
+    Draw {
+        /// Comes back with the answer.
+        id: QuestionId,
+        /// As in `Compare`.
+        digest: PairDigest,
+        /// As in `Compare`.
+        salt: Salt,
+        /// The slot.
+        slot: Slot,
+        /// Only what lies behind this key.
+        after: Option<Bytes>,
+        /// Records that the asker holds there already.
+        held: Vec<Mark>,
+    },
+    /// Everything between the key that the question named and `next`, apart from what the asker held.
+    Drawn {
+        /// Of the question.
+        id: QuestionId,
+        /// The records.
+        items: Vec<Item>,
+        /// Ask again from here; `None` at the end of the slot.
+        next: Option<Bytes>,
+        /// Whether the fellow could read all of that. If not, the answer proves nothing.
+        is_whole: bool,
+    },
 }
 
 /// An arc that differs, and the marks of its parts: 2^n of them, in the order of the circle. A single part is the arc
@@ -166,6 +220,7 @@ impl Exchange {
     #[must_use]
     pub fn wire_bytes(&self) -> u64 {
         let list = |bytes: u64, count: usize| LENGTH + bytes * count as u64;
+        let optional = |key: Option<&Bytes>| 1 + key.map_or(0, |key| LENGTH + key.len() as u64);
         // The message's number and the exchange's own.
         8 + match self {
             Exchange::Compare { arcs, .. } => 24 + list(12, arcs.len()),
@@ -180,6 +235,14 @@ impl Exchange {
             Exchange::Answered { lacking, left, .. } => 8 + list(4, lacking.len()) + list(4, left.len()),
             Exchange::Refused { .. } => 12,
             Exchange::Nudge { slots } => list(2, slots.len()),
+            Exchange::Weigh { slots, .. } => 24 + list(10, slots.len()),
+            Exchange::Weighed { differing, voteless, closed, .. } => {
+                8 + list(2, differing.len()) + list(2, voteless.len()) + list(2, closed.len())
+            }
+            Exchange::Draw { after, held, .. } => 26 + optional(after.as_ref()) + list(8, held.len()),
+            Exchange::Drawn { items, next, .. } => {
+                8 + LENGTH + items.iter().map(Item::wire_bytes).sum::<u64>() + optional(next.as_ref()) + 1
+            }
         }
     }
 }

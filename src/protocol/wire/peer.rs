@@ -167,4 +167,7 @@ pub enum PeerRefusal {
     DiskFull,
     /// Its record is damaged: no reply rather than a wrong one.
     Lost,
+    /// It has lost something of the slot and gets it back from the other owners: it has no vote until then, or takes no
+    /// part at all yet.
+    Refilling,
 }

@@ -46,6 +46,10 @@ fn every_name_of_a_file_reaches_its_place() {
         backlog_bytes_max = 4
         free_space_floor_bytes = 5
         cache_bytes = 6
+        compact_percent = 7
+        compact_floor_bytes = 8
+        compact_bytes_per_second = 9
+        scrub_bytes_per_second = 10
         [limits]
         key_bytes_max = 1
         value_bytes_max = 2
@@ -87,6 +91,8 @@ fn every_name_of_a_file_reaches_its_place() {
     assert_eq!((config.disk.checkpoint_bytes, config.disk.backlog_bytes_max), (2, 4));
     assert_eq!(config.disk.checkpoint_interval, Duration::from_millis(3));
     assert_eq!(config.disk.free_space_floor, 5);
+    assert_eq!((config.disk.compact_percent, config.disk.compact_floor_bytes), (7, 8));
+    assert_eq!((config.disk.compact_bytes_per_second, config.disk.scrub_bytes_per_second), (9, 10));
     let limits = config.node.limits;
     assert_eq!((limits.key_bytes_max, limits.value_bytes_max, limits.record_bytes_max), (1, 2, 3_000));
     assert_eq!((limits.siblings_max, limits.context_entries_max), (4, 17));

@@ -4,8 +4,8 @@
 //! an unbroken chain of writes whose clients had been shown the one before; whatever crashed in between, and however
 //! the write itself ended. A replica that answers from a state that a crash can undo breaks this.
 //!
-//! While no feature loses a disk, this holds without exception; with lost disks it will be owed for committed writes
-//! and atomic reads only.
+//! Without lost disks this holds without exception. A value that was read once, and not by an atomic read, may have been
+//! on one disk alone if its write was not committed by a majority: with lost disks it is not owed.
 //!
 //! The check is linear in the writes that nothing known to have happened took the place of, as that of
 //! [`regular_reads`](super::regular_reads).
@@ -48,7 +48,12 @@ fn judge_key(history: &History, key: &bytes::Bytes, operations: &[usize]) -> Opt
         let read = &history.operations[index];
         while let Some(before) = earlier.next_if(|&before| history.operations[before].ended < read.invoked) {
             let Some((_, seen)) = history.operations[before].as_answered() else { continue };
-            for (id, _) in seen.values.iter().filter(|(id, _)| met.insert(*id)) {
+            let is_owed = |id: WriteId| {
+                !history.disks_were_lost
+                    || history.operations[before].as_atomic().is_some()
+                    || writes.get(id).is_some_and(|write| write.is_committed())
+            };
+            for (id, _) in seen.values.iter().filter(|(id, _)| is_owed(*id) && met.insert(*id)) {
                 if let Some(Basis::Shown(shown)) = writes.get(*id).map(|write| write.basis) {
                     // What explains this one explains those as well.
                     shown.iter().for_each(|superseded| {
@@ -115,6 +120,18 @@ mod tests {
         let mut story = Story::new(3);
         story.put(1, &[], 0..10).read(&[1], 20..30).delete(2, &[1], 40..50).remains(&[]);
         assert_eq!(judge(&story.history), []);
+    }
+
+    #[test]
+    fn with_lost_disks_committed_writes_and_atomic_reads_are_owed_and_nothing_else() {
+        let mut story = Story::new(3);
+        story.unknown_put(1, &[], 0..10).read_of(Level::One, &[1], 20..30).remains(&[]);
+        story.history.disks_were_lost = true;
+        assert_eq!(judge(&story.history), []);
+        let mut story = Story::new(3);
+        story.put(1, &[], 0..10).read_of(Level::One, &[1], 20..30).remains(&[]);
+        story.history.disks_were_lost = true;
+        assert_eq!(judge(&story.history).len(), 1);
     }
 
     #[test]

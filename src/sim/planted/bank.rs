@@ -309,15 +309,46 @@ pub(super) const BANK: &[Entry] = &[
         judges: &[AtomicReads],
         budget: 400,
     },
+    Entry {
+        bug: Planted::LogCutInTheMiddle,
+        number: "30",
+        name: "the log is cut at a bad entry in the middle",
+        seen_in: OWN,
+        profile: profiles::DAMAGED_LOGS,
+        judges: &[NoLostWrite, RegularReads, AtomicReads, DurableReads, Incarnations, ExactSiblings],
+        budget: 200,
+    },
+    Entry {
+        bug: Planted::ActorOutlivesALoss,
+        number: "2",
+        name: "the actor is kept after what it wrote was lost",
+        seen_in: "Riak kv#679",
+        profile: profiles::LOST_DISKS,
+        judges: &[NoLostWrite, RegularReads, OneDotOneValue, ExactSiblings, DurableReads],
+        budget: 200,
+    },
+    Entry {
+        bug: Planted::VotelessAnswers,
+        number: "32b",
+        name: "a node without a vote answers that what it lost is absent",
+        seen_in: OWN,
+        profile: profiles::LOST_DISKS,
+        judges: &[RegularReads, AtomicReads, DurableReads],
+        budget: 200,
+    },
+    Entry {
+        bug: Planted::VoteBeforeTheRefill,
+        number: "own",
+        name: "a node votes as soon as the others know of its loss",
+        seen_in: OWN,
+        profile: profiles::LOST_DISKS,
+        judges: &[RegularReads, AtomicReads, DurableReads],
+        budget: 200,
+    },
 ];
 
 /// What waits, and for what.
 pub(super) const WAITING: &[Waiting] = &[
-    waiting(
-        "2",
-        "the actor is kept after a record was dropped or a slot regained",
-        "lost disks, ring changes",
-    ),
     waiting("8", "a tombstone is reaped with one owner down", "reaping"),
     waiting("9", "a tombstone is reaped while a hint holds an older dot", "reaping"),
     waiting("10", "a late fallback record kills a re-created key", "reaping"),
@@ -327,7 +358,6 @@ pub(super) const WAITING: &[Waiting] = &[
     waiting("24", "two nodes join at once with overlapping ranges", "ring changes"),
     waiting("28", "a late repair is accepted after a reap", "reaping"),
     waiting("29", "replay or feeding merges instead of replacing", "reaping"),
-    waiting("30", "the log is cut at a bad entry in the middle", "faults that damage the log"),
     waiting("33-40", "the eight schedules that broke the rules of ring changes", "ring changes"),
 ];
 

@@ -67,9 +67,13 @@ impl Cast {
             keys.insert(word.to_owned(), key);
         }
         let jumps = |step: &super::script::Step| matches!(step.deed, super::script::Deed::Clock(..));
+        let wipes = |step: &super::script::Step| {
+            matches!(step.deed, super::script::Deed::Command(super::command::Command::Wipe(_)))
+        };
         let history = History {
             owners: scenario.owners(),
             retries_are_exact: !scenario.steps.iter().any(jumps),
+            disks_were_lost: scenario.steps.iter().any(wipes),
             ..History::default()
         };
         let (clients, values, asked) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());

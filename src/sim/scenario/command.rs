@@ -8,6 +8,7 @@
 //! loss 5% n1 <> n2                lose 5 in a hundred datagrams; duplicate and reorder alike
 //! heal                            remove all faults
 //! kill n1                         SIGKILL; restart, pause (SIGSTOP), resume
+//! wipe n1                         SIGKILL, and the loss of its disk; restart then recovers it
 //! ```
 
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub enum Command {
     Heal,
     /// SIGKILL.
     Kill(Vec<String>),
+    /// SIGKILL, and everything on its disk is gone. A restart then recovers it.
+    Wipe(Vec<String>),
     /// Start again what was killed; stop in good order and start again what runs.
     Restart(Vec<String>),
     /// SIGSTOP.
@@ -84,6 +87,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     ("reorder", "reorder 5% [n1 > n2]", "let datagrams be overtaken"),
     ("heal", "heal", "remove all faults"),
     ("kill", "kill n2", "SIGKILL"),
+    ("wipe", "wipe n2", "SIGKILL, and the loss of its disk; restart then recovers it"),
     ("restart", "restart n2", "start again, after a stop in good order if it runs"),
     ("pause", "pause n2", "SIGSTOP"),
     ("resume", "resume n2", "SIGCONT"),
@@ -148,6 +152,7 @@ impl Parser<'_> {
                 Command::Fault(self.links(rest)?, change)
             }
             "kill" => Command::Kill(self.some_names(rest)?),
+            "wipe" => Command::Wipe(self.some_names(rest)?),
             "restart" => Command::Restart(self.some_names(rest)?),
             "pause" => Command::Pause(self.some_names(rest)?),
             "resume" => Command::Resume(self.some_names(rest)?),

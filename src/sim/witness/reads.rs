@@ -35,6 +35,9 @@ pub(super) struct Reads {
     /// Whether what is being handled can make a read ask more owners than it began with. What is asked of others at any other
     /// time is asked for something else.
     may_ask_more: bool,
+    /// Whether it can make reads begin anew, since the owners are under another digest. Which of those that are asked then
+    /// began it cannot be seen.
+    may_begin_anew: bool,
     numbers: BTreeSet<RequestId>,
 }
 
@@ -63,6 +66,7 @@ impl Reads {
             self.waiting.push(begun);
         }
         self.may_ask_more = false;
+        self.may_begin_anew = false;
         self.beginning = read.map(|(origin, key, needed, since)| Waiting {
             origin,
             key: key.clone(),
@@ -77,6 +81,18 @@ impl Reads {
     /// The node handles something that can make its reads ask more owners: a deadline, a refusal, a record that is lost.
     pub(super) fn may_ask_more(&mut self) {
         self.may_ask_more = true;
+    }
+
+    /// The node handles something after which another ring may be in force for it.
+    pub(super) fn may_begin_anew(&mut self) {
+        self.may_begin_anew = true;
+    }
+
+    fn begin_anew(&mut self, key: &Bytes) {
+        if self.may_begin_anew {
+            let these = self.waiting.iter_mut().filter(|waiting| waiting.key == *key);
+            these.for_each(|waiting| waiting.is_unclear = true);
+        }
     }
 
     pub(super) fn asked_by_client(
@@ -107,6 +123,7 @@ impl Reads {
 
     /// The node asks its own disk.
     pub(super) fn reads_own(&mut self, ticket: Ticket, key: &Bytes) {
+        self.begin_anew(key);
         if let Some(begun) = self.beginning.as_mut().filter(|begun| begun.key == *key) {
             begun.ticket = Some(ticket);
         }
@@ -114,6 +131,7 @@ impl Reads {
 
     /// The node asks another owner.
     pub(super) fn fetches(&mut self, request: RequestId, key: &Bytes) {
+        self.begin_anew(key);
         let is_new = self.numbers.insert(request);
         if let Some(begun) = &mut self.beginning {
             begun.request = Some(request);

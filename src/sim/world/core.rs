@@ -125,7 +125,8 @@ impl World {
             return Vec::new();
         };
         let Some(view) = process.node.ring_view() else { return Vec::new() };
-        let is_inside = |id| self.ids.get(id).is_some_and(|index| core.contains(index));
+        // One that has lost its disk may need an owner outside of the core to get it back.
+        let is_inside = |id| self.ids.get(id).is_some_and(|index| core.contains(index) && self.votes(*index));
         let has_majority = |key: &Bytes| {
             let owners = view.slot(Slot::of_key(key)).read_set();
             owners.iter().filter(|id| is_inside(id)).count() > owners.len() / 2

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::super::faults::Kind;
+use super::super::host;
 #[cfg(test)]
 use super::super::planted::Planted;
+use super::super::trace::About;
 use super::{Event, World};
 use crate::protocol::causality::Change;
 use crate::protocol::input::Input;
@@ -128,6 +130,8 @@ impl World {
                 DiskReply::Listed { ticket, .. } => (b'l', ticket.0),
                 DiskReply::ReadMany { ticket, .. } => (b'R', ticket.0),
                 DiskReply::MetaApplied { lsn, .. } => (b'm', lsn.0),
+                DiskReply::Mended { ticket, .. } => (b'M', ticket.0),
+                DiskReply::Doubted { slots, .. } => (b'D', slots.len() as u64),
                 DiskReply::Durable { through } => (b'd', through.0),
             };
             self.trace.event(self.now, kind, index, number);
@@ -137,6 +141,43 @@ impl World {
             if let Some(cue) = cue {
                 self.cue(cue);
             }
+        }
+    }
+
+    /// Something in the store of a node rots: of one node at a time, and only what as many others hold durably as the
+    /// key has further owners. Only then is there somebody to refill it from.
+    pub(super) fn rot(&mut self, index: usize) {
+        if self.hosts.iter().any(|host| host.disk.is_rotten()) {
+            return;
+        }
+        let others = self.hosts.len().min(self.options.replicas.get()) - 1;
+        let mut held = self.hosts[index].disk.durable_records();
+        held.retain(|(slot, key, record)| {
+            let hosts = self.hosts.iter_mut().enumerate().filter(|(other, _)| *other != index);
+            let equal =
+                hosts.filter_map(|(_, other)| other.disk.holds_durably(*slot, key)).filter(|r| r == record);
+            others > 0 && equal.count() >= others
+        });
+        let Some((slot, key, _)) = self.rng.pick(&held) else { return };
+        self.hosts[index].disk.rot(*slot, key, &mut self.rng);
+        let slot = *slot;
+        self.note(About::All, || format!("a record of slot {slot} rots on {}", host::name(index)));
+        let at = self.now + Duration::from_millis(self.rng.between(100, 10_000));
+        self.schedule(at, Event::Scrubs { host: index });
+    }
+
+    /// The scrub of a node comes by, and comes again until nothing is left to find.
+    pub(super) fn disk_scrubs(&mut self, index: usize) {
+        if self.hosts[index].process.is_some() {
+            let boot = self.hosts[index].boot;
+            match self.hosts[index].disk.scrub() {
+                Ok(replies) => self.disk_replies(index, boot, replies),
+                Err(error) => self.insane(index, &format!("cannot read its disk: {error}")),
+            }
+        }
+        if self.hosts[index].disk.is_rotten() {
+            let at = self.now + Duration::from_secs(1);
+            self.schedule(at, Event::Scrubs { host: index });
         }
     }
 }

@@ -232,7 +232,9 @@ impl World {
             | DiskReply::Removed { .. }
             | DiskReply::Sums { .. }
             | DiskReply::Listed { .. }
-            | DiskReply::ReadMany { .. } => None,
+            | DiskReply::ReadMany { .. }
+            | DiskReply::Mended { .. }
+            | DiskReply::Doubted { .. } => None,
         }
     }
 

@@ -337,6 +337,14 @@ impl Theatre {
                     self.world.crash(host, FOR_GOOD, "is killed");
                 }
             }
+            Command::Wipe(names) => {
+                for host in self.hosts(names) {
+                    if self.world.hosts[host].process.is_some() {
+                        self.world.crash(host, FOR_GOOD, "is killed");
+                    }
+                    self.world.lose_disk(host);
+                }
+            }
             Command::Restart(names) => {
                 let hosts = self.hosts(names);
                 hosts.iter().for_each(|host| self.restart(*host));

@@ -35,6 +35,8 @@ pub(super) struct Host {
     pub(super) is_serving: bool,
     pub(super) notices: Vec<(u64, Notice)>,
     pub(super) wall_offset: i64,
+    /// The generation of a later life that it has heard of.
+    pub(super) fenced: Option<u32>,
     /// What it has asked the disk for, in all its lives.
     pub(super) persists: u64,
 }
@@ -104,6 +106,7 @@ impl Network {
             is_serving: false,
             notices: Vec::new(),
             wall_offset: 0,
+            fenced: None,
             persists: 0,
         };
         self.hosts.insert(Network::id(number), host);
@@ -232,6 +235,9 @@ impl Network {
                     assert_eq!(recovered.cluster.as_ref(), Some(cluster), "served before it was durable");
                 }
                 Effect::Changed => {}
+                Effect::Fenced(generation) => {
+                    self.hosts.get_mut(&id).unwrap().fenced = Some(generation);
+                }
             }
         }
         let deadline = self.hosts[&id].membership.as_ref().map(Membership::next_deadline);

@@ -5,7 +5,7 @@ use crate::protocol::id::NodeId;
 use crate::protocol::replication::fixture::*;
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::client::{Answer, Code, Level, Read, ReadAnswer, Request};
-use crate::protocol::wire::peer::PeerRefusal;
+use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
 
 fn shown(story: &Story, record: &Record, replies: &[NodeId]) -> Answer {
     Answer::Read(ReadAnswer {
@@ -252,10 +252,19 @@ fn an_atomic_get_that_too_few_can_take_over_shows_nothing() {
 }
 
 #[test]
-fn a_ring_change_ends_a_get() {
+fn a_get_begins_anew_under_another_digest_unless_its_coordinator_is_no_owner_any_more() {
     let mut story = Story::new();
     story.ask(Request::Read(get()));
-    let answer = read_answer(&story.change_ring(&[OWN, B, C]));
+    let before = story.last_request();
+    assert_eq!(story.change_ring(&[OWN, B, C]), [story.fetch(B)]);
+    assert_eq!(story.hear(B, fetched(before, None)), []);
+    story.execute();
+    let answer = read_answer(&story.fetched_from(B, Some(&written(5, Some("v1")))));
+    assert_eq!((answer.available, answer.values.len()), (true, 1));
+
+    let mut story = Story::new();
+    story.ask(Request::Read(get()));
+    let answer = read_answer(&story.change_ring(&[B, C, NodeId(8), NodeId(9)]));
     assert_eq!(answer.problem.map(|p| p.code), Some(Code::RingChanged));
 }
 
@@ -297,4 +306,42 @@ fn what_an_atomic_get_writes_back_waits_for_no_account() {
     let out = story.fetched_from(B, None);
     assert_eq!(out, [story.replicate_of_another(B, &newer), story.replicate_of_another(C, &newer)]);
     assert_eq!(story.ledger.read_repairs(), Default::default());
+}
+
+#[test]
+fn an_atomic_get_writes_back_again_under_another_digest() {
+    let mut story = Story::new();
+    let newer = written(5, Some("v1"));
+    story.ask(atomic());
+    story.execute();
+    story.fetched_from(B, Some(&newer));
+    story.execute();
+    let before = story.last_request();
+    let out = story.change_ring(&[OWN, B, C]);
+    assert_eq!(out, [story.replicate(B, &newer), story.replicate(C, &newer)]);
+    assert_eq!(story.hear(C, PeerMessage::Stored { request: before, entry: Timestamp(0) }), []);
+    story.execute();
+    story.sync();
+    assert_eq!(read_answer(&story.stored_by(C, Timestamp(0))).values.len(), 1);
+}
+
+#[test]
+fn an_owner_without_a_vote_reads_from_the_others_and_one_of_them_is_not_enough() {
+    let mut story = Story::new();
+    story.lose(false);
+    let out = story.ask(Request::Read(get()));
+    assert_eq!(out, [story.fetch(B), story.fetch(C)]);
+    assert!(story.waiting.is_empty(), "the own copy is not asked");
+    assert_eq!(story.fetched_from(B, None), []);
+    let answer = read_answer(&story.refused_by(C, PeerRefusal::Refilling));
+    assert_eq!((answer.available, answer.problem.map(|p| p.code)), (false, Some(Code::RecordLost)));
+}
+
+#[test]
+fn a_vote_that_is_lost_while_the_disk_reads_is_not_cast() {
+    let mut story = Story::new();
+    story.ask(Request::Read(get()));
+    story.lose(true);
+    let out = story.execute();
+    assert_eq!(out, [story.fetch(C)]);
 }

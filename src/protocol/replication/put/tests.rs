@@ -2,12 +2,13 @@ use std::time::Duration;
 
 use crate::protocol::causality::{ContextToken, Dot, Refusal};
 use crate::protocol::id::NodeId;
+use crate::protocol::output::Output;
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::fixture::*;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::{Timestamp, WallTime};
 use crate::protocol::wire::client::{Answer, Code, Level, Outcome, Request, Write, Written};
-use crate::protocol::wire::peer::PeerRefusal;
+use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
 
 fn committed(story: &Story, dot: Dot, acks: &[NodeId]) -> Written {
     Written {
@@ -379,18 +380,86 @@ fn a_delete_of_nothing_leaves_its_mark_for_its_other_attempts() {
 }
 
 #[test]
-fn a_ring_change_ends_a_put_as_unknown_once_it_is_executed_and_as_not_applied_before() {
+fn a_put_whose_coordinator_is_no_owner_any_more_is_unknown_once_it_is_executed_and_not_applied_before() {
+    let others = [B, C, NodeId(8), NodeId(9)];
     let mut story = Story::new();
     under_way(&mut story, put("v1"));
-    let out = story.change_ring(&[OWN, B, C]);
+    let out = story.change_ring(&others);
     assert_eq!(outcome(&out), (Outcome::Unknown, Some(Code::RingChanged)));
 
     let mut story = Story::new();
     story.ask(Request::Write(delete()));
     story.execute();
-    let out = story.change_ring(&[OWN, B, C]);
+    let out = story.change_ring(&others);
     assert_eq!(outcome(&out), (Outcome::NotApplied, Some(Code::RingChanged)));
     assert!(story.coordinator.is_empty());
+}
+
+/// B acknowledges, loses its disk and comes back under a raised generation; C has been read for B's refill already. If
+/// what C acknowledges now counted together with what B has lost, the write would be committed with one copy.
+#[test]
+fn what_was_acknowledged_under_one_digest_does_not_count_beside_what_is_acknowledged_under_another() {
+    let mut story = Story::new();
+    story.config.requests_max = 100;
+    let w = Level::All;
+    let dot = under_way(&mut story, Write { w, ..put("v1") });
+    story.sync();
+    let before = story.last_request();
+    assert_eq!(story.stored_by(B, dot.at), []);
+    let record = story.stored();
+    let out = story.change_ring(&[OWN, B, C]);
+    assert_eq!(out, [story.replicate(B, &record), story.replicate(C, &record)], "all are asked again");
+    assert_ne!(story.last_request(), before);
+    // The late acknowledgements of the old life and under the old digest are heard by nobody.
+    story.execute();
+    story.sync();
+    assert_eq!(story.hear(B, PeerMessage::Stored { request: before, entry: dot.at }), []);
+    assert_eq!(story.hear(C, PeerMessage::Stored { request: before, entry: dot.at }), []);
+    assert_eq!(story.stored_by(C, dot.at), []);
+    let written = written_answer(&story.stored_by(B, dot.at));
+    assert_eq!(
+        (written.outcome, written.dot, written.acks),
+        (Outcome::Committed, Some(dot), vec![OWN, C, B])
+    );
+}
+
+#[test]
+fn a_put_that_was_still_reading_reads_again_under_another_digest() {
+    let mut story = Story::new();
+    story.ask(Request::Write(delete()));
+    story.execute();
+    let before = story.last_request();
+    let out = story.change_ring(&[OWN, B, C]);
+    assert_eq!(out, [story.fetch(B)]);
+    assert_eq!(story.hear(B, fetched(before, None)), []);
+    story.execute();
+    story.fetched_from(B, None);
+    story.execute();
+    story.sync();
+    assert!(story.stored().is_tombstone());
+}
+
+#[test]
+fn an_owner_without_a_vote_runs_puts_and_its_own_copy_counts_unless_it_takes_no_part_at_all() {
+    let mut story = Story::new();
+    story.lose(false);
+    let dot = under_way(&mut story, put("v1"));
+    story.sync();
+    assert_eq!(written_answer(&story.stored_by(B, dot.at)).outcome, Outcome::Committed);
+
+    let mut story = Story::new();
+    story.lose(true);
+    let out = story.ask(Request::Write(put("v1")));
+    assert!(matches!(out[..], [Output::Send { message: PeerMessage::Forward { .. }, .. }]), "{out:?}");
+    let out = story.forwarded(B, 1, Request::Write(put("v2")));
+    assert!(
+        matches!(
+            &out[..],
+            [Output::Send { message: PeerMessage::Forwarded { answer: Answer::Written(written), .. }, .. }]
+                if written.outcome == Outcome::NotApplied
+        ),
+        "{out:?}"
+    );
 }
 
 #[test]

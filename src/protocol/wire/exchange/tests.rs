@@ -41,6 +41,10 @@ fn one_of_each() -> Vec<Exchange> {
         Exchange::Answered { id, lacking: vec![ShortMark(8)], left: vec![Arc::of_slot(slot)] },
         Exchange::Refused { id, reason: ExchangeRefusal::OtherRing(Vec::new()) },
         Exchange::Nudge { slots: vec![slot] },
+        Exchange::Weigh { id, digest, salt, slots: vec![(slot, Mark(9))] },
+        Exchange::Weighed { id, differing: vec![slot], voteless: vec![slot, slot], closed: vec![] },
+        Exchange::Draw { id, digest, salt, slot, after: Some(Bytes::from_static(b"k")), held: vec![Mark(1)] },
+        Exchange::Drawn { id, items: vec![item()], next: None, is_whole: true },
     ]
 }
 

@@ -1,0 +1,178 @@
+//! A set of slots.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::slot::{NoSuchSlot, SLOTS, Slot};
+
+const WORDS: usize = SLOTS as usize / 64;
+
+/// A set of slots: two kilobytes in memory; on disk the ranges that it consists of, so that *none*, *all* and *this
+/// one* take a few bytes each.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<(Slot, Slot)>", into = "Vec<(Slot, Slot)>")]
+pub struct SlotSet {
+    words: Box<[u64]>,
+    len: usize,
+}
+
+impl SlotSet {
+    /// No slot.
+    #[must_use]
+    pub fn new() -> SlotSet {
+        SlotSet { words: vec![0; WORDS].into(), len: 0 }
+    }
+
+    /// Every slot.
+    #[must_use]
+    pub fn all() -> SlotSet {
+        SlotSet { words: vec![u64::MAX; WORDS].into(), len: usize::from(SLOTS) }
+    }
+
+    /// Adds a slot; tells whether it is new.
+    pub fn insert(&mut self, slot: Slot) -> bool {
+        let (word, bit) = place(slot);
+        let is_new = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        self.len += usize::from(is_new);
+        is_new
+    }
+
+    /// Takes a slot out; tells whether it was there.
+    pub fn remove(&mut self, slot: Slot) -> bool {
+        let (word, bit) = place(slot);
+        let was_there = self.words[word] & bit != 0;
+        self.words[word] &= !bit;
+        self.len -= usize::from(was_there);
+        was_there
+    }
+
+    /// Whether the slot is there.
+    #[must_use]
+    pub fn contains(&self, slot: Slot) -> bool {
+        let (word, bit) = place(slot);
+        self.words[word] & bit != 0
+    }
+
+    /// How many slots are there.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The slots, in the order of the circle.
+    pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
+        Slot::all().filter(|slot| self.contains(*slot))
+    }
+
+    /// Keeps the slots that `keeps` says yes to.
+    pub fn retain(&mut self, keeps: impl Fn(Slot) -> bool) {
+        if self.is_empty() {
+            return;
+        }
+        Slot::all().filter(|slot| !keeps(*slot)).for_each(|slot| {
+            self.remove(slot);
+        });
+    }
+}
+
+fn place(slot: Slot) -> (usize, u64) {
+    (slot.index() / 64, 1 << (slot.index() % 64))
+}
+
+impl Default for SlotSet {
+    fn default() -> SlotSet {
+        SlotSet::new()
+    }
+}
+
+impl Extend<Slot> for SlotSet {
+    fn extend<T: IntoIterator<Item = Slot>>(&mut self, slots: T) {
+        slots.into_iter().for_each(|slot| {
+            self.insert(slot);
+        });
+    }
+}
+
+impl FromIterator<Slot> for SlotSet {
+    fn from_iter<T: IntoIterator<Item = Slot>>(slots: T) -> SlotSet {
+        let mut set = SlotSet::new();
+        set.extend(slots);
+        set
+    }
+}
+
+impl From<SlotSet> for Vec<(Slot, Slot)> {
+    fn from(set: SlotSet) -> Vec<(Slot, Slot)> {
+        let mut ranges: Vec<(Slot, Slot)> = Vec::new();
+        for slot in set.iter() {
+            match ranges.last_mut() {
+                Some((_, last)) if last.get() + 1 == slot.get() => *last = slot,
+                _ => ranges.push((slot, slot)),
+            }
+        }
+        ranges
+    }
+}
+
+impl TryFrom<Vec<(Slot, Slot)>> for SlotSet {
+    type Error = NoSuchSlot;
+
+    fn try_from(ranges: Vec<(Slot, Slot)>) -> Result<SlotSet, NoSuchSlot> {
+        let mut set = SlotSet::new();
+        for (first, last) in ranges {
+            for slot in first.get()..=last.get() {
+                set.insert(Slot::new(slot)?);
+            }
+        }
+        Ok(set)
+    }
+}
+
+impl fmt::Debug for SlotSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SlotSet")?;
+        f.debug_list().entries(Vec::from(self.clone())).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::codec;
+
+    fn slot(index: u16) -> Slot {
+        Slot::new(index).unwrap()
+    }
+
+    #[test]
+    fn it_holds_what_was_put_in_and_counts_it_once() {
+        let mut set = SlotSet::new();
+        assert!(set.insert(slot(64)) && set.insert(slot(3)) && !set.insert(slot(64)));
+        assert_eq!((set.len(), set.iter().collect::<Vec<_>>()), (2, vec![slot(3), slot(64)]));
+        assert!(set.remove(slot(3)) && !set.remove(slot(3)));
+        set.retain(|slot| slot.get() < 64);
+        assert!(set.is_empty() && set == SlotSet::default());
+        assert_eq!((SlotSet::all().len(), SlotSet::all().iter().count()), (16_384, 16_384));
+    }
+
+    #[test]
+    fn it_is_stored_as_its_ranges() {
+        for (set, bytes) in [
+            (SlotSet::new(), 8),
+            (SlotSet::all(), 12),
+            ([1, 2, 3, 63, 64, 9_000].map(slot).into_iter().collect(), 20),
+        ] {
+            let encoded = codec::encode(&set);
+            assert_eq!(encoded.len(), bytes, "{set:?}");
+            assert_eq!(codec::decode::<SlotSet>(&encoded), Ok(set));
+        }
+    }
+}
