@@ -236,12 +236,12 @@ impl Put {
             },
             // Nobody was asked to acknowledge anything so far, and the own disk answers under the old number.
             State::Applying { .. } => return Progress::Pending,
-            State::Replicating { record, actor, holders, resend_at, pause, .. } => {
+            State::Replicating { record, holders, resend_at, pause, .. } => {
                 *holders = Quorum::of_writes(&scope.slot_of(&self.write.key), self.write.w);
                 *pause = scope.config.resend_after;
                 *resend_at = scope.now.monotonic + *pause;
                 if scope.standing_of(&self.write.key) != Standing::Closed {
-                    let change = Change::Merge { record: record.clone(), own: *actor };
+                    let change = Change::Merge { record: record.clone(), own: scope.author.actor() };
                     scope.update(Errand::Operation(fresh), &self.write.key, change);
                 }
             }
