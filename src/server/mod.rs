@@ -37,6 +37,7 @@ pub mod config;
 pub mod disk;
 mod driver;
 mod peers;
+mod reset;
 mod sessions;
 mod usage;
 
@@ -129,8 +130,8 @@ impl RunError {
     /// Whether the data is gone or cannot be trusted: a lost disk, from which a node can be recovered.
     #[must_use]
     pub fn is_loss(&self) -> bool {
-        use disk::OpenError::{Store, Untrusted};
-        matches!(self, RunError::NoData(_) | RunError::Disk(Untrusted(_) | Store(_)))
+        use disk::OpenError::{Pointer, Store, Untrusted};
+        matches!(self, RunError::NoData(_) | RunError::Disk(Untrusted(_) | Store(_) | Pointer(_)))
     }
 }
 
@@ -172,7 +173,8 @@ pub async fn run(
         belonging::check(&data, cluster)?;
     }
     let faults = faults.then(|| Arc::new(Faults::new(rng.fork())));
-    let options = EndpointOptions { faults: faults.clone(), ..EndpointOptions::default() };
+    let reset_secret = reset::secret(&data);
+    let options = EndpointOptions { faults: faults.clone(), reset_secret, ..EndpointOptions::default() };
     let endpoint = Endpoint::bind(listen, &credentials, options)?;
     let address = endpoint.local_address();
     for advertised in node.addresses.iter_mut().filter(|advertised| advertised.port() == 0) {

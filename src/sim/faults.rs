@@ -127,6 +127,11 @@ pub enum Fault {
     },
     /// See [`Kind::Figures`].
     Figure,
+    /// See [`Kind::Rot`].
+    Rot {
+        /// Whose.
+        host: usize,
+    },
 }
 
 impl Swarm {
@@ -157,7 +162,7 @@ impl Swarm {
     pub fn draw(rng: &mut Rng, only: Option<&BTreeSet<Kind>>) -> Swarm {
         let mut drawn: BTreeSet<Kind> = KINDS
             .into_iter()
-            .filter(|(kind, _)| rng.chance(kind.per_mille()))
+            .filter(|(kind, _)| kind.per_mille() > 0 && rng.chance(kind.per_mille()))
             .map(|(kind, _)| kind)
             .collect();
         if !drawn.contains(&Kind::Crash) {
@@ -228,6 +233,7 @@ impl Swarm {
             Kind::FullDisk => Fault::FullDisk { host, span },
             Kind::Idle => Fault::Idle { span: Duration::from_millis(rng.between(1_000, 30_000)) },
             Kind::Figures => Fault::Figure,
+            Kind::Rot => Fault::Rot { host },
             Kind::Jump => {
                 let by_ms = rng.between(0, 2 * self.jump_ms) as i64 - self.jump_ms as i64;
                 Fault::Jump { host, by_ms }
@@ -259,7 +265,7 @@ mod tests {
     fn every_kind_is_drawn_by_some_seed_and_none_by_all() {
         let swarms: Vec<Swarm> =
             (0..500).map(|seed| Swarm::draw(&mut Rng::from_number(seed), None)).collect();
-        for (kind, name) in KINDS {
+        for (kind, name) in KINDS.into_iter().filter(|(kind, _)| kind.per_mille() > 0) {
             let drawn = swarms.iter().filter(|swarm| swarm.kinds.contains(&kind)).count();
             assert!((50..450).contains(&drawn), "{name}: {drawn}");
         }

@@ -39,6 +39,8 @@ pub(super) struct Host {
     pub(super) is_frozen: bool,
     /// It has lost its disk, and what came back under its name is not whole yet.
     pub(super) has_lost: bool,
+    /// Its log is damaged, so that it may refuse to start from it.
+    pub(super) log_is_damaged: bool,
     /// Its next sync fails.
     pub(super) sync_fails: bool,
 }

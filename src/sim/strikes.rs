@@ -23,7 +23,8 @@ pub struct Strike {
 /// Whether faults of this kind strike one by one, now and then or at a chosen moment. The other kinds hold throughout.
 #[must_use]
 pub fn is_single(kind: Kind) -> bool {
-    !kind.is_condition() || matches!(kind, Kind::CrashApplied | Kind::CrashDurable | Kind::LostDisk)
+    !kind.is_condition()
+        || matches!(kind, Kind::CrashApplied | Kind::CrashDurable | Kind::LostDisk | Kind::RotLog)
 }
 
 /// Counts the faults that come up and lets those strike that are wanted.

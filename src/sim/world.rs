@@ -10,6 +10,8 @@ mod playing;
 mod scheduled;
 pub(super) mod scripted;
 mod service;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::any::Any;
@@ -70,19 +72,61 @@ const EVENTS_IN_A_ROW_MAX: u32 = 50_000;
 
 /// Something that is going to happen.
 enum Event {
-    Deliver { to: usize, boot: u64, from: NodeId, message: Box<PeerMessage> },
-    Wake { host: usize, boot: u64 },
-    DiskWorks { host: usize, boot: u64 },
-    DiskSynced { host: usize, boot: u64 },
-    Asked { host: usize, boot: u64, client: usize, id: u64, deadline_ms: u32, request: Box<Request> },
-    Answered { client: usize, id: u64, answer: Box<Answer> },
-    ClientWakes { client: usize },
+    Deliver {
+        to: usize,
+        boot: u64,
+        from: NodeId,
+        message: Box<PeerMessage>,
+    },
+    Wake {
+        host: usize,
+        boot: u64,
+    },
+    DiskWorks {
+        host: usize,
+        boot: u64,
+    },
+    DiskSynced {
+        host: usize,
+        boot: u64,
+    },
+    /// The scrub of a disk on which something rots comes by.
+    Scrubs {
+        host: usize,
+    },
+    Asked {
+        host: usize,
+        boot: u64,
+        client: usize,
+        id: u64,
+        deadline_ms: u32,
+        request: Box<Request>,
+    },
+    Answered {
+        client: usize,
+        id: u64,
+        answer: Box<Answer>,
+    },
+    ClientWakes {
+        client: usize,
+    },
     FaultBegins,
     FaultEnds(Relief),
-    Starts { host: usize },
-    Resumes { host: usize },
-    FigureGoesOn { figure: u64, act: usize },
-    StopTakesTooLong { host: usize, boot: u64, down: Duration },
+    Starts {
+        host: usize,
+    },
+    Resumes {
+        host: usize,
+    },
+    FigureGoesOn {
+        figure: u64,
+        act: usize,
+    },
+    StopTakesTooLong {
+        host: usize,
+        boot: u64,
+        down: Duration,
+    },
 }
 
 /// How a fault ends.
@@ -179,6 +223,7 @@ impl World {
                 has_served: false,
                 is_frozen: false,
                 has_lost: false,
+                log_is_damaged: false,
                 sync_fails: false,
             })
         });
@@ -250,6 +295,7 @@ impl World {
         self.run_until(self.now + RECOVERY_MAX, World::all_serve);
         self.demand_service("after healing", RECOVERY_MAX);
         self.run_until(self.now + SETTLING, |_| false);
+        self.await_hints();
         let (now, owed_by) = (self.now, self.now + LAST_PART_MAX);
         let mut rng = self.rng.fork();
         let heals_alone = rng.chance(500);
@@ -261,6 +307,8 @@ impl World {
         }
         self.demand_whole_nodes();
         self.demand_one_view();
+        self.await_hints();
+        self.workload.history.hints = self.hints().collect();
         self.report()
     }
 
@@ -361,6 +409,7 @@ impl World {
             Event::Wake { host, boot } => self.wake(host, boot),
             Event::DiskWorks { host, boot } => self.disk_works(host, boot),
             Event::DiskSynced { host, boot } => self.disk_synced(host, boot),
+            Event::Scrubs { host } => self.disk_scrubs(host),
             Event::Asked { host, boot, client, id, deadline_ms, request } => {
                 if self.hosts[host].boot == boot {
                     self.trace.event(self.now, b'q', host, id);
@@ -405,6 +454,7 @@ impl World {
             return;
         }
         self.perhaps_lose_disk(index);
+        self.perhaps_damage_log(index);
         let origin = self.rng.below(1 << 40);
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut rng = self.rng.fork();
@@ -414,8 +464,12 @@ impl World {
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut meta = match host.disk.open() {
             Ok(meta) => meta,
-            Err(error) => return self.insane(index, &format!("cannot open its disk: {error}")),
+            Err(error) => match self.give_up_disk(index, &error) {
+                Some(meta) => meta,
+                None => return self.insane(index, &format!("cannot open its disk: {error}")),
+            },
         };
+        self.hosts[index].log_is_damaged = false;
         // A machine that was a member and finds nothing has lost its disk.
         let known = match self.hosts[index].id.filter(|_| !meta.contains_key(&MetaKey::Identity)) {
             None => None,
@@ -585,6 +639,7 @@ impl Event {
             | Event::Wake { host, .. }
             | Event::DiskWorks { host, .. }
             | Event::DiskSynced { host, .. }
+            | Event::Scrubs { host, .. }
             | Event::Asked { host, .. } => Some(*host),
             _ => None,
         }

@@ -11,6 +11,7 @@
 mod program;
 
 mod authority;
+mod directories;
 mod requests;
 mod starting;
 mod strangers;

@@ -99,6 +99,10 @@ impl Story {
                     }
                     DiskReply::Applied { ticket, lsn, applied }
                 }
+                DiskRequest::Remove { ticket, key, .. } => {
+                    self.records.remove(&key);
+                    DiskReply::Removed { ticket, lsn, is_gone: true }
+                }
                 DiskRequest::Read { ticket, key, .. } => {
                     let stored = self.records.get(&key).cloned().map_or(Stored::Absent, Stored::Present);
                     DiskReply::Read { ticket, lsn, stored }

@@ -1,6 +1,6 @@
 //! The engine of a node's storage: everything between a disk request and the bytes of the log, without the disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -33,7 +33,8 @@ const ENTRY_OVERHEAD: u64 = 200;
 ///    node stops.
 /// 3. [`take_feed`](Engine::take_feed) gives what is to be put into the store, from synced entries only, one feed at
 ///    a time; then [`fed`](Engine::fed).
-/// 4. Now and then, when no feed is under way: `Store::replace(&[], engine.fed_through())`, `Store::checkpoint`, then
+/// 4. `Mend` is only submitted while no feed is under way.
+/// 5. Now and then, when no feed is under way: `Store::replace(&[], engine.fed_through())`, `Store::checkpoint`, then
 ///    [`checkpoint`](Engine::checkpoint); when its entry is synced, segments that end at or before the low-water mark
 ///    may go.
 ///
@@ -175,6 +176,12 @@ impl<S: Store> Engine<S> {
                 return;
             }
             Entry::Checkpoint(_) => return,
+            Entry::Mended { slot, sum } => {
+                if lsn > checkpointed_at {
+                    self.sums.set(slot, sum);
+                }
+                return;
+            }
         };
         let entry = Unfed { lsn, slot, key, old, value };
         if lsn > checkpointed_at {
@@ -195,6 +202,16 @@ impl<S: Store> Engine<S> {
             DiskRequest::Read { ticket, slot, key } => {
                 let Current { lsn, stored, .. } = self.current(slot, &key)?;
                 DiskReply::Read { ticket, lsn, stored }
+            }
+            DiskRequest::Remove { ticket, slot, key, certified } => {
+                let (lsn, is_gone) = match self.remove(slot, key.clone(), certified)? {
+                    Some(lsn) => (lsn, true),
+                    None => {
+                        let Current { lsn, stored, .. } = self.current(slot, &key)?;
+                        (lsn, stored == Stored::Absent)
+                    }
+                };
+                DiskReply::Removed { ticket, lsn, is_gone }
             }
             DiskRequest::Sums { ticket, first, last } => {
                 DiskReply::Sums { ticket, first, sums: self.sums.of_slots(first, last).map(Some).collect() }
@@ -245,8 +262,9 @@ impl<S: Store> Engine<S> {
         Ok((lsn, applied))
     }
 
-    /// Removes a record by a certified reap, if it still has the certified hash. Returns the position of the entry,
-    /// or `None` if the record has changed since, or is gone already.
+    /// Removes a record whose removal is certified (by a reap, or since all owners hold what it was a hint of), if it
+    /// still has the certified hash. Returns the position of the entry, or `None` if the record has changed since, or is
+    /// gone already.
     pub fn remove(
         &mut self,
         slot: Slot,
@@ -264,31 +282,47 @@ impl<S: Store> Engine<S> {
 
     /// Drops what cannot be read in a slot and makes its sum that of what is there. Returns the position of the newest
     /// entry, and how many records were dropped.
+    ///
+    /// A crash may keep the removals and lose the entry that states the sum. Then the sum still counts what was
+    /// dropped, so that the slot is doubted again: a slot that was half mended never passes for a whole one.
     fn mend(&mut self, slot: Slot) -> Result<(Lsn, u64), StoreError> {
-        let mut held = BTreeMap::new();
+        assert!(!self.is_feeding, "a slot is mended while no feed is under way");
+        let mut stored = BTreeMap::new();
         self.store.scan(slot, slot, &mut |_, key, value| {
-            held.insert(Bytes::copy_from_slice(key), (value.hash(), value.check(key).is_ok()));
+            stored.insert(Bytes::copy_from_slice(key), value.check(key).ok());
         })?;
+        // From here on, entries that wait for the store follow on what the store truly holds.
+        let mut followed = BTreeSet::new();
+        for entry in self.unfed.iter_mut().filter(|entry| entry.slot == slot) {
+            if followed.insert(entry.key.clone()) {
+                entry.old = stored.get(&entry.key).copied().flatten().unwrap_or_default();
+            }
+        }
         // What is pending came from memory or from the log, under a checksum of its own.
         for ((_, key), pending) in
             self.pending.range((slot, Bytes::new())..).take_while(|((of, _), _)| *of == slot)
         {
             match &pending.value {
-                Some(value) => held.insert(key.clone(), (value.hash(), true)),
-                None => held.remove(key),
+                Some(value) => stored.insert(key.clone(), Some(value.hash())),
+                None => stored.remove(key),
             };
         }
         let (mut sum, mut dropped) = (SlotSum::default(), 0);
-        for (key, (hash, is_whole)) in held {
-            if is_whole {
+        for (key, hash) in stored {
+            if let Some(hash) = hash {
                 sum = sum.with(hash);
                 continue;
             }
-            let lsn = self.log(&Entry::Removed { slot, key: key.clone(), old: hash });
-            self.note(Unfed { lsn, slot, key, old: hash, value: None });
+            // What could not be read counted for nothing in the store, whatever it claims to have been.
+            let old = RecordHash(0);
+            let lsn = self.log(&Entry::Removed { slot, key: key.clone(), old });
+            self.note(Unfed { lsn, slot, key, old, value: None });
             dropped += 1;
         }
-        self.sums.set(slot, sum);
+        if dropped > 0 || sum != self.sums.get(slot) {
+            self.sums.set(slot, sum);
+            self.log(&Entry::Mended { slot, sum });
+        }
         Ok((self.last, dropped))
     }
 
@@ -510,6 +544,12 @@ impl<S: Store> Engine<S> {
     /// The store, for whoever feeds it from the same thread.
     pub fn store_mut(&mut self) -> &mut S {
         &mut self.store
+    }
+
+    /// From now on works on another store, which holds the same. Returns the one before.
+    pub fn change_store(&mut self, store: S) -> S {
+        assert!(!self.is_feeding, "the store is changed while no feed is under way");
+        std::mem::replace(&mut self.store, store)
     }
 
     /// Gives up the engine and keeps the store: a crash.

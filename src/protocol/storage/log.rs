@@ -90,6 +90,14 @@ pub enum Entry {
     Meta(Vec<(MetaKey, Option<Bytes>)>),
     /// All that is not in the store, so that older segments may go.
     Checkpoint(Checkpoint),
+    /// What could not be read in a slot was given up: from here on this is the sum of what is left. Not a difference,
+    /// since what the slot had lost had left no trace of its own.
+    Mended {
+        /// The slot.
+        slot: Slot,
+        /// Its count and sum as of this entry.
+        sum: SlotSum,
+    },
 }
 
 /// What a checkpoint puts into the log. It describes the state just before its own entry.

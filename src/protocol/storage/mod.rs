@@ -8,6 +8,7 @@
 //!                      └──────▶ DiskReply ◀────────────────────────┘        checkpoint ┘ moves the low-water mark
 //! ```
 
+pub mod doubts;
 pub mod engine;
 pub mod log;
 pub mod op;

@@ -4,8 +4,9 @@
 //! DIR/lock     held by the process that uses the directory
 //! DIR/format   which format everything here has, and the identity of the log
 //! DIR/log/     the write-ahead log
-//! DIR/store/   the store behind it
+//! DIR/store/   the store behind it, or the first of several: `stores`
 //! DIR/cluster  the name of the cluster that the data belongs to (`server::belonging`)
+//! DIR/reset    what lets a restarted node end the connections of its former life (`server::reset`)
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -15,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::log::sync_folder;
 use crate::protocol::storage::engine::RecoverError;
@@ -29,6 +31,10 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How often it tries meanwhile.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// What to do with a directory that cannot be trusted.
+const WAY_BACK: &str = "It counts as a lost disk; the other replicas have the data. To begin anew under the same name \
+                        and fetch it from them, start the node with --recover";
 
 /// Why a data directory cannot be used. Its log was not changed, unless the text says that writing failed.
 #[derive(Debug, Error)]
@@ -52,16 +58,13 @@ pub enum OpenError {
         found: String,
     },
     /// Its contents contradict each other.
-    #[error(
-        "the data directory can no longer be trusted: {0}. It counts as a lost disk; the other replicas have the data: \
-         start the node with --recover to get it back from them"
-    )]
+    #[error("the data directory can no longer be trusted: {0}. {WAY_BACK}")]
     Untrusted(#[from] Untrusted),
+    /// The file that names the log, or the one that says which store counts, is damaged.
+    #[error("the data directory can no longer be trusted: the file {} is damaged. {WAY_BACK}", .0.display())]
+    Pointer(PathBuf),
     /// The store failed.
-    #[error(
-        "the store in the data directory cannot be opened: {0}. It counts as a lost disk; the other replicas have \
-         the data: start the node with --recover to get it back from them"
-    )]
+    #[error("the store in the data directory cannot be opened: {0}. {WAY_BACK}")]
     Store(#[from] StoreError),
     /// There is no room left.
     #[error("there is no space left on the disk of {}", .0.display())]
@@ -136,11 +139,6 @@ impl Directory {
     pub(super) fn log_folder(&self) -> PathBuf {
         self.path.join("log")
     }
-
-    /// Where the store lies.
-    pub(super) fn store_folder(&self) -> PathBuf {
-        self.path.join("store")
-    }
 }
 
 fn read_format(folder: &Path) -> Result<LogId, OpenError> {
@@ -154,9 +152,15 @@ fn read_format(folder: &Path) -> Result<LogId, OpenError> {
                 _ => return Err(another("unknown".to_owned())),
             };
             let log = words.next().and_then(|id| u64::from_str_radix(id, 16).ok());
-            match log {
-                Some(log) if found == FORMAT.to_string() => Ok(LogId(log)),
-                _ => Err(another(found)),
+            if found != FORMAT.to_string() {
+                return Err(another(found));
+            }
+            let Some(log) = log else { return Err(OpenError::Pointer(path)) };
+            // With another identity the whole log would look like nothing. Directories of the first days have no
+            // checksum here.
+            match words.next() {
+                Some(sum) if sum != checksum(log) => Err(OpenError::Pointer(path)),
+                _ => Ok(LogId(log)),
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -170,11 +174,15 @@ fn read_format(folder: &Path) -> Result<LogId, OpenError> {
     }
 }
 
+fn checksum(log: u64) -> String {
+    format!("{:016x}", xxh3_64(&log.to_le_bytes()))
+}
+
 fn write_format(folder: &Path, path: &Path) -> io::Result<LogId> {
     let log = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
     let draft = path.with_extension("new");
     let mut file = File::create(&draft)?;
-    writeln!(file, "starling-data {FORMAT} {log:016x}")?;
+    writeln!(file, "starling-data {FORMAT} {log:016x} {}", checksum(log))?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
     sync_folder(folder)?;
@@ -201,17 +209,41 @@ mod tests {
     }
 
     #[test]
+    fn no_flipped_bit_leads_to_another_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Directory::open(folder.path()).unwrap().log;
+        let path = folder.path().join("format");
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                fs::write(&path, &bad).unwrap();
+                if let Ok(found) = read_format(folder.path()) {
+                    assert_eq!(found, log, "byte {at}, bit {bit}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_data_directory_of_ours_is_named_clearly() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "x").unwrap();
         assert!(matches!(Directory::open(&file), Err(OpenError::NotADirectory(_))));
-        for text in
-            ["starling-data 2 00\n", "", "starling-data 1\n", "starling-data 1 not-hex\n", "else 1 00\n"]
-        {
+        for (text, is_another) in [
+            ("starling-data 2 00\n", true),
+            ("", true),
+            ("else 1 00\n", true),
+            ("starling-data 1\n", false),
+            ("starling-data 1 not-hex\n", false),
+            ("starling-data 1 00 00\n", false),
+        ] {
             fs::write(folder.path().join("format"), text).unwrap();
             let error = Directory::open(folder.path()).unwrap_err();
-            assert!(matches!(error, OpenError::AnotherFormat { .. }), "{text:?}: {error}");
+            assert_eq!(matches!(error, OpenError::AnotherFormat { .. }), is_another, "{text:?}: {error}");
+            assert_eq!(matches!(error, OpenError::Pointer(_)), !is_another, "{text:?}: {error}");
         }
         fs::remove_file(folder.path().join("format")).unwrap();
         fs::create_dir(folder.path().join("log")).unwrap();

@@ -6,21 +6,27 @@
 //!                kick  │ │ poll                       ▲ wake
 //!        ┌─────────────┘ └──────────────┐             │
 //!        ▼ group, one at a time         ▼ feed        │
-//!   starling-log: write, fdatasync   starling-store: sled, checkpoint, verification
+//!   starling-log: write, fdatasync   starling-store: sled, checkpoint, scrub, compaction
 //! ```
 //!
 //! A request is executed in memory and answered at once (*applied*); the group that it is in is synced by the writer
 //! while the next one collects (*durable*); the store is fed behind the acknowledgement.
 
+mod compaction;
 mod directory;
+mod feeder;
 mod log;
+mod options;
+mod scrub;
 mod sled;
+mod stores;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -28,63 +34,30 @@ use bytes::Bytes;
 use nix::sys::statvfs::statvfs;
 use thiserror::Error;
 
+use self::compaction::{Compaction, Next, Step};
 use self::directory::Directory;
 pub use self::directory::OpenError;
+use self::feeder::{FeederJob, Findings, Gauge, Which};
 use self::log::FoundLog;
-use self::sled::SledStore;
-use self::worker::{Event, FeederJob, Reporter, Worker, WriterJob};
-use crate::protocol::causality::{Applied, Refusal};
-use crate::protocol::ring::slot::{SLOTS, Slot};
+pub use self::options::DiskOptions;
+use self::scrub::Scrub;
+use self::sled::{SledStore, bytes_in};
+use self::stores::Stores;
+use self::worker::{Event, Reporter, Worker, WriterJob};
+use crate::protocol::causality::{RecordHash, Refusal};
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::doubts::Doubts;
 use crate::protocol::storage::engine::Engine;
 use crate::protocol::storage::log::Group;
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Stored};
+use crate::protocol::storage::op::{DiskReply, DiskRequest, DoubtReason, Lsn, MetaKey};
 use crate::protocol::storage::store::StoreError;
 use crate::protocol::storage::sums::Sums;
 
 /// How many entries one feed takes in. Small enough that a checkpoint or a verification does not wait long.
 const FEED_ENTRIES: usize = 2_048;
 
-/// How many slots are verified in one go; feeding goes on in between.
-const VERIFY_SLOTS: u16 = 256;
-
 /// How often the free space is looked at, at most.
 const SPACE_INTERVAL: Duration = Duration::from_millis(250);
-
-/// What an operator may set.
-#[derive(Clone, Debug)]
-pub struct DiskOptions {
-    /// Size of a log segment in bytes. Default 64 MiB. A group larger than that gets a segment of its own.
-    pub segment_bytes: u64,
-    /// A checkpoint is made after this many bytes of log. Default 48 MiB. Bounds the time of a replay.
-    pub checkpoint_bytes: u64,
-    /// A checkpoint is made at the latest this long after an entry. Default 30 s.
-    pub checkpoint_interval: Duration,
-    /// Above this many bytes of entries that wait for the store, updates are refused as overloaded. Default 64 MiB.
-    pub backlog_bytes_max: u64,
-    /// Below this many free bytes on the file system, updates are refused. Default 512 MiB.
-    pub free_space_floor: u64,
-    /// A thread that is busy with one job for longer than this is taken for hung, and the disk for failed. Default
-    /// 60 s. sled is known to hang when it runs out of space behind our back.
-    pub stall_limit: Duration,
-    /// What sled keeps in memory, in bytes of its own form and counted generously; a node takes up to 1.4 times that,
-    /// and some 60 MB for all else. Default 256 MiB. What is not there costs several times as much to read or to
-    /// replace, since its whole page is put together from pieces all over the file.
-    pub cache_bytes: u64,
-}
-
-impl Default for DiskOptions {
-    fn default() -> Self {
-        DiskOptions {
-            segment_bytes: 64 << 20,
-            checkpoint_bytes: 48 << 20,
-            checkpoint_interval: Duration::from_secs(30),
-            backlog_bytes_max: 64 << 20,
-            free_space_floor: 512 << 20,
-            stall_limit: Duration::from_secs(60),
-            cache_bytes: 256 << 20,
-        }
-    }
-}
 
 /// The disk has failed, and with it the node: what was not reported durable may or may not be. Stop the process.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -106,8 +79,19 @@ pub struct Disk {
     options: DiskOptions,
     writer_busy_since: Option<Instant>,
     feeder_busy_since: Option<Instant>,
+    /// The feeder was told to report back then, if it has nothing to do before.
+    resting_until: Option<Instant>,
     schedule: Checkpoints,
-    verification: Verification,
+    scrub: Scrub,
+    compaction: Compaction,
+    /// Feeding gives way to other work of the feeder: every other job, so that a busy node gets through with it, and
+    /// its store keeps up.
+    give_way: bool,
+    doubts: Doubts,
+    /// Slots that are mended as soon as the store is not being fed.
+    mends: VecDeque<DiskRequest>,
+    gauge: Arc<Gauge>,
+    free_bytes: u64,
     is_short_of_space: bool,
     space_checked: Instant,
     progress_told: Instant,
@@ -127,13 +111,6 @@ struct Checkpoints {
     after_replay: bool,
 }
 
-enum Verification {
-    /// From this slot on.
-    Left { next: u16, give_way: bool, untrusted: BTreeSet<Slot> },
-    /// Over, with these findings.
-    Done { untrusted: BTreeSet<Slot> },
-}
-
 impl Disk {
     /// Opens or creates the data directory and recovers what is in it.
     ///
@@ -148,9 +125,14 @@ impl Disk {
         tracing::info!(
             entries = scan.entries.len(), end = scan.end.0, tail = ?scan.tail, "read the log of {}", path.display()
         );
-        let store = SledStore::open(&directory.store_folder(), options.cache_bytes)?;
+        let stores = Stores::new(path, directory.log);
+        let number = stores.current()?;
+        let store = SledStore::open(&stores.folder(number), options.cache_bytes)?;
         let after_replay = !scan.entries.is_empty();
         let engine = Engine::recover(store.handle(), scan)?;
+        stores
+            .remove_others(number)
+            .map_err(|source| OpenError::io("remove what is left of a rewritten store in", path, source))?;
         let log = found
             .resume(options.segment_bytes)
             .map_err(|source| OpenError::io("write to the log of", path, source))?;
@@ -158,16 +140,14 @@ impl Disk {
         let reporter = Reporter { events: sender, wake: Arc::new(wake) };
         let no_thread = |source| OpenError::io("start a thread for", path, source);
         let writer = worker::writer(log, reporter.clone()).map_err(no_thread)?;
-        let feeder = worker::feeder(store, options.checkpoint_interval, reporter).map_err(no_thread)?;
-        // Without anything in the log there never was anything in the store.
-        let untrusted = BTreeSet::new();
-        let verification = if after_replay {
-            Verification::Left { next: 0, give_way: false, untrusted }
-        } else {
-            Verification::Done { untrusted }
-        };
+        let gauge = Arc::new(Gauge::default());
+        let (cache, idle) = (options.cache_bytes, options.checkpoint_interval);
+        let feeder = feeder::start(stores, number, store, cache, Arc::clone(&gauge), idle, reporter);
+        let feeder = feeder.map_err(no_thread)?;
         let now = Instant::now();
         let entry = if after_replay { Lsn(0) } else { engine.last() };
+        // Without anything in the log there never was anything in the store.
+        let scrub = Scrub::new(!after_replay, options.scrub_bytes_per_second, now);
         let mut disk = Disk {
             writer,
             feeder,
@@ -177,8 +157,15 @@ impl Disk {
             options,
             writer_busy_since: None,
             feeder_busy_since: None,
+            resting_until: None,
             schedule: Checkpoints { logged_bytes: 0, last: now, entry, unconfirmed: None, after_replay },
-            verification,
+            scrub,
+            compaction: Compaction::new(now),
+            give_way: false,
+            doubts: Doubts::default(),
+            mends: VecDeque::new(),
+            gauge,
+            free_bytes: u64::MAX,
             is_short_of_space: false,
             space_checked: now,
             progress_told: now,
@@ -202,63 +189,43 @@ impl Disk {
             () if self.is_saturated() => Some(Refusal::Overloaded),
             () => None,
         });
-        if let Some(reply) = self.distrust(&request) {
+        if let Some(reply) = self.doubts.answer(&request) {
             replies.push(reply);
             return Ok(());
         }
+        if let DiskRequest::Mend { .. } = request {
+            self.mends.push_back(request);
+            return self.mend(replies);
+        }
+        let asked = match &request {
+            DiskRequest::Read { slot, .. } | DiskRequest::Update { slot, .. } => Some(*slot),
+            _ => None,
+        };
         self.engine.submit(request, replies).map_err(|StoreError(reason)| self.poison(reason))?;
         if let Some(reply) = replies.last_mut() {
-            self.strike_out(reply);
+            self.doubts.review(asked, reply);
+        }
+        self.doubts.tell(replies);
+        Ok(())
+    }
+
+    /// Mends what is to be mended, if the store is not being fed or compared: what it holds must stand still.
+    fn mend(&mut self, replies: &mut Vec<DiskReply>) -> Result<(), Poisoned> {
+        while self.feeder_busy_since.is_none()
+            && let Some(request) = self.mends.pop_front()
+        {
+            if let DiskRequest::Mend { slot, .. } = request {
+                self.doubts.mended(slot);
+            }
+            self.engine.submit(request, replies).map_err(|StoreError(reason)| self.poison(reason))?;
         }
         Ok(())
     }
 
-    /// What the store holds of a slot that failed its verification is no reply, never *absent*: the slot does not vote,
-    /// and nothing is built on it.
-    fn distrust(&self, request: &DiskRequest) -> Option<DiskReply> {
-        let untrusted = self.untrusted_slots();
-        match request {
-            DiskRequest::Update { ticket, slot, .. } if untrusted.contains(slot) => {
-                Some(DiskReply::Applied {
-                    ticket: *ticket,
-                    lsn: Lsn::default(),
-                    applied: Applied::Refused(Refusal::Lost),
-                })
-            }
-            DiskRequest::Read { ticket, slot, .. } if untrusted.contains(slot) => {
-                Some(DiskReply::Read { ticket: *ticket, lsn: Lsn::default(), stored: Stored::Lost })
-            }
-            DiskRequest::List { ticket, slot, .. } if untrusted.contains(slot) => {
-                Some(DiskReply::Listed { ticket: *ticket, page: None })
-            }
-            _ => None,
-        }
-    }
-
-    /// The same for replies about several slots.
-    fn strike_out(&self, reply: &mut DiskReply) {
-        let untrusted = self.untrusted_slots();
-        if untrusted.is_empty() {
-            return;
-        }
-        match reply {
-            DiskReply::Sums { first, sums, .. } => {
-                for slot in untrusted {
-                    if let Some(sum) = slot.index().checked_sub(first.index()).and_then(|at| sums.get_mut(at))
-                    {
-                        *sum = None;
-                    }
-                }
-            }
-            DiskReply::ReadMany { found, .. } => {
-                for (key, stored) in found {
-                    if untrusted.contains(&Slot::of_key(key)) {
-                        *stored = Stored::Lost;
-                    }
-                }
-            }
-            _ => {}
-        }
+    /// Removes a record whose removal is certified, if it still has the certified hash; see [`Engine::remove`].
+    pub fn remove(&mut self, slot: Slot, key: Bytes, certified: RecordHash) -> Result<Option<Lsn>, Poisoned> {
+        self.check_poison()?;
+        self.engine.remove(slot, key, certified).map_err(|StoreError(reason)| self.poison(reason))
     }
 
     /// Gives the threads what there is to do, if they are idle.
@@ -268,11 +235,11 @@ impl Disk {
             self.writer_busy_since = Some(Instant::now());
             self.writer.send(WriterJob::Write(group));
         }
-        if self.feeder_busy_since.is_none()
-            && let Some(job) = self.next_feeder_job()
-        {
-            self.feeder_busy_since = Some(Instant::now());
-            self.feeder.send(job);
+        if self.feeder_busy_since.is_none() {
+            match self.next_feeder_job() {
+                Some(job) => self.employ(job),
+                None => self.rest(),
+            }
         }
     }
 
@@ -284,6 +251,8 @@ impl Disk {
         }
         self.check_poison()?;
         self.check_stall()?;
+        self.mend(replies)?;
+        self.doubts.tell(replies);
         self.kick();
         Ok(())
     }
@@ -305,15 +274,17 @@ impl Disk {
     /// Syncs everything, feeds the store, makes a last checkpoint and ends the threads. Replies to requests that are
     /// still under way are not given.
     pub fn close(mut self) -> Result<(), Poisoned> {
-        // What is left of the verification comes with the next start.
-        self.verification = Verification::Done { untrusted: BTreeSet::new() };
+        // What is left of the comparison comes with the next start, and a copy that is not complete is of no use.
+        self.scrub.stop();
+        self.compaction.give_up();
         let mut replies = Vec::new();
         let step = Duration::from_secs(1);
         let is_drained = |disk: &Disk| {
             let engine = &disk.engine;
             engine.synced_through() == engine.last() && engine.fed_through() == engine.last()
         };
-        while !is_drained(&self) || self.feeder_busy_since.is_some() {
+        while !is_drained(&self) || self.feeder_busy_since.is_some() || self.compaction.is_under_way() {
+            self.compaction.give_up();
             self.wait(step, &mut replies)?;
         }
         if self.engine.last() > self.schedule.entry {
@@ -360,19 +331,31 @@ impl Disk {
         self.engine.unfed_bytes() > self.options.backlog_bytes_max
     }
 
-    /// Slots whose contents in the store are not what the log says they should be. Grows while the verification after
-    /// a start is going on. Such a slot must not vote before it is refilled.
+    /// Slots whose contents in the store are not what the log says they should be, or hold a record that cannot be
+    /// read. Grows while the verification after a start is going on, and whenever a read or the scrub finds something.
+    /// Such a slot must not vote before it is mended and refilled.
     #[must_use]
     pub fn untrusted_slots(&self) -> &BTreeSet<Slot> {
-        match &self.verification {
-            Verification::Left { untrusted, .. } | Verification::Done { untrusted } => untrusted,
-        }
+        self.doubts.slots()
     }
 
     /// Whether the verification after the start is over.
     #[must_use]
     pub fn is_verified(&self) -> bool {
-        matches!(self.verification, Verification::Done { .. })
+        self.scrub.is_verified()
+    }
+
+    /// What the disk has counted, in bytes or since the start, with the names under which operators see it.
+    #[must_use]
+    pub fn counts(&self) -> [(&'static str, u64); 6] {
+        [
+            ("disk_bytes", bytes_in(&self.directory.path).unwrap_or_default()),
+            ("disk_compactions", self.compaction.count),
+            ("disk_damaged_records", self.doubts.damaged()),
+            ("disk_scrub_passes", self.scrub.passes),
+            ("disk_scrubbed_bytes", self.scrub.bytes),
+            ("live_bytes", self.gauge.live.load(Ordering::Relaxed)),
+        ]
     }
 
     /// Where the data lies.
@@ -390,19 +373,65 @@ impl Disk {
         if is_dirty && is_due && self.engine.fed_through() > Lsn(0) {
             return Some(self.checkpoint_job());
         }
-        if self.engine.is_replayed()
-            && let Some(job) = self.verification_job()
+        self.give_way = !self.give_way;
+        if self.give_way
+            && let Some(job) = self.upkeep_job()
         {
             return Some(job);
         }
         let feed = self.engine.take_feed(FEED_ENTRIES).map(FeederJob::Feed);
-        if feed.is_none() && self.engine.is_replayed() { self.verification_job().or(feed) } else { feed }
+        if feed.is_none() { self.upkeep_job() } else { feed }
+    }
+
+    /// What the feeder does beside feeding: the comparison and, once the first one is over, the rewriting.
+    fn upkeep_job(&mut self) -> Option<FeederJob> {
+        if !self.engine.is_replayed() {
+            return None;
+        }
+        let now = Instant::now();
+        let compare = |which, first, last| {
+            let expected = self.engine.sums_in_store(first, last);
+            Some(FeederJob::Verify { which, first, last, expected })
+        };
+        if self.scrub.is_verified() {
+            let live = self.gauge.live.load(Ordering::Relaxed);
+            match self.compaction.next(self.engine.fed_through(), live, now) {
+                Some(Next::Task(task)) => return Some(FeederJob::Compact(task)),
+                Some(Next::Compare(first, last)) => return compare(Which::Fresh, first, last),
+                None => {}
+            }
+        }
+        if !self.scrub.is_due(now) {
+            return None;
+        }
+        // Before the first pass is over, the size of the store says more than the live bytes, which count up meanwhile.
+        let gauge = if self.scrub.is_verified() { &self.gauge.live } else { &self.gauge.taken };
+        let (first, last) = self.scrub.piece(gauge.load(Ordering::Relaxed))?;
+        compare(Which::Current, first, last)
+    }
+
+    fn employ(&mut self, job: FeederJob) {
+        self.feeder_busy_since = Some(Instant::now());
+        self.resting_until = None;
+        self.feeder.send(job);
+    }
+
+    /// Lets the idle feeder report back when something is due.
+    fn rest(&mut self) {
+        let due = [self.scrub.due(), self.compaction.due()].into_iter().flatten().min();
+        if !self.engine.is_replayed() || due.is_none() || due == self.resting_until {
+            return;
+        }
+        self.resting_until = due;
+        if let Some(due) = due {
+            let now = Instant::now();
+            self.feeder.send(FeederJob::Rest(due.saturating_duration_since(now)));
+        }
     }
 
     fn begin_checkpoint(&mut self) {
         let job = self.checkpoint_job();
-        self.feeder_busy_since = Some(Instant::now());
-        self.feeder.send(job);
+        self.employ(job);
     }
 
     fn checkpoint_job(&mut self) -> FeederJob {
@@ -410,18 +439,6 @@ impl Disk {
         self.schedule.last = Instant::now();
         self.schedule.after_replay &= !self.engine.is_replayed();
         FeederJob::Checkpoint(self.engine.fed_through())
-    }
-
-    /// Every other job, so that a busy node gets through with its verification, and its store keeps up.
-    fn verification_job(&mut self) -> Option<FeederJob> {
-        let Verification::Left { next, give_way, .. } = &mut self.verification else { return None };
-        *give_way = !*give_way;
-        if !*give_way {
-            return None;
-        }
-        let (first, last) = (*next, (*next + (VERIFY_SLOTS - 1)).min(SLOTS - 1));
-        let (first, last) = (Slot::new(first).ok()?, Slot::new(last).ok()?);
-        Some(FeederJob::Verify { first, last, expected: self.engine.sums_in_store(first, last) })
     }
 
     fn on_event(&mut self, event: Event, replies: &mut Vec<DiskReply>) {
@@ -450,29 +467,59 @@ impl Disk {
                 self.feeder_busy_since = None;
                 self.schedule.entry = self.engine.checkpoint(through);
                 self.schedule.unconfirmed = Some(through);
+                self.consider_compaction();
             }
-            Event::Verified { last, differing } => {
+            Event::Verified(findings) => {
                 self.feeder_busy_since = None;
-                self.note_verified(last, differing);
+                self.note_verified(&findings);
             }
-            Event::Idle => {}
+            Event::Compacted(step) => {
+                self.feeder_busy_since = None;
+                let taken = self.gauge.taken.load(Ordering::Relaxed);
+                self.compaction.done(&step, taken, Instant::now(), &self.options);
+                if let Step::Switched(store) = step {
+                    // The feeder has another handle to the one before, and closes that.
+                    drop(self.engine.change_store(store));
+                }
+            }
+            Event::Idle => self.resting_until = None,
             Event::Failed(reason) => {
                 self.poison(reason);
             }
         }
     }
 
-    fn note_verified(&mut self, verified: Slot, differing: Vec<Slot>) {
-        let Verification::Left { next, untrusted, .. } = &mut self.verification else { return };
-        for slot in differing {
-            tracing::error!(%slot, "the store does not hold what the log says it should hold");
-            untrusted.insert(slot);
+    fn note_verified(&mut self, findings: &Findings) {
+        let (now, last) = (Instant::now(), findings.last);
+        let is_known = |slot: &Slot| self.doubts.slots().contains(slot);
+        if findings.which == Which::Fresh {
+            let is_right = findings.differing.iter().all(|(slot, _)| is_known(slot));
+            if !is_right {
+                tracing::error!(differing = ?findings.differing, "the copy of the store is wrong, and is given up");
+            }
+            self.compaction.compared(last, findings.bytes, is_right, now, &self.options);
+            return;
         }
-        *next = verified.get() + 1;
-        if *next >= SLOTS {
-            let untrusted = std::mem::take(untrusted);
-            tracing::info!(untrusted = untrusted.len(), "compared the store with the log");
-            self.verification = Verification::Done { untrusted };
+        for (slot, damaged) in &findings.differing {
+            let why = if *damaged > 0 { DoubtReason::Damaged } else { DoubtReason::Mismatch };
+            if self.doubts.find(*slot, why) {
+                self.doubts.count_damaged(*damaged);
+                tracing::error!(%slot, damaged, "the store does not hold what the log says it should hold");
+            }
+        }
+        let was_verified = self.scrub.is_verified();
+        if self.scrub.done(last, findings.bytes, now) && !was_verified {
+            tracing::info!(untrusted = self.doubts.slots().len(), "compared the store with the log");
+            self.consider_compaction();
+        }
+    }
+
+    fn consider_compaction(&mut self) {
+        if self.scrub.is_verified() {
+            self.check_space();
+            let gauge = |bytes: &std::sync::atomic::AtomicU64| bytes.load(Ordering::Relaxed);
+            let (taken, live) = (gauge(&self.gauge.taken), gauge(&self.gauge.live));
+            self.compaction.consider(taken, live, self.free_bytes, &self.options);
         }
     }
 
@@ -482,7 +529,11 @@ impl Disk {
         match statvfs(&self.directory.path) {
             Ok(space) => {
                 let free = space.blocks_available() * space.fragment_size();
+                self.free_bytes = free;
                 self.is_short_of_space = free < self.options.free_space_floor;
+                if self.is_short_of_space {
+                    self.compaction.give_up();
+                }
                 if self.is_short_of_space != was_short {
                     let floor = self.options.free_space_floor;
                     tracing::warn!(free, floor, refusing = !was_short, "the free space crossed its floor");

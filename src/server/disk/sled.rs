@@ -17,6 +17,7 @@ use std::fs::{self, File};
 use std::io;
 use std::mem;
 use std::ops::Bound;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -63,6 +64,9 @@ pub(super) struct SledStore {
 }
 
 impl SledStore {
+    /// Behind the places of all keys.
+    pub(super) const END: &[u8] = THROUGH;
+
     /// Opens or creates the database in `folder`.
     pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<SledStore, OpenError> {
         let refused = |source| OpenError::io("open the store in", folder, source);
@@ -100,6 +104,13 @@ impl SledStore {
         }
     }
 
+    /// Opens another database, which shares its fate with this one: after a failure of either, nothing reaches any.
+    pub(super) fn open_beside(&self, folder: &Path, cache_bytes: u64) -> Result<SledStore, StoreError> {
+        let mut other = SledStore::open(folder, cache_bytes).map_err(|error| self.fail(failed(error)))?;
+        other.failure = Arc::clone(&self.failure);
+        Ok(other)
+    }
+
     /// Another handle to the same database.
     pub(super) fn handle(&self) -> SledStore {
         SledStore { db: self.db.clone(), folder: self.folder.clone(), failure: Arc::clone(&self.failure) }
@@ -109,6 +120,76 @@ impl SledStore {
     /// process is about to stop.
     pub(super) fn abandon(&self, reason: &str) {
         self.fail(StoreError(reason.to_owned()));
+    }
+
+    /// Closes the database, if this is the last handle: flushes and ends its threads.
+    pub(super) fn close(mut self) -> Result<(), StoreError> {
+        let db = self.db.take();
+        match catch_unwind(AssertUnwindSafe(|| drop(db))) {
+            Ok(()) => Ok(()),
+            Err(panic) => Err(self.fail(StoreError(text_of(panic.as_ref())))),
+        }
+    }
+
+    /// Bytes that the files of the database take on the disk.
+    pub(super) fn bytes_on_disk(&self) -> io::Result<u64> {
+        bytes_in(&self.folder)
+    }
+
+    /// Where a key lies.
+    pub(super) fn place(slot: Slot, key: &[u8]) -> Vec<u8> {
+        place(slot, key)
+    }
+
+    /// Like [`replace`](Store::replace); shows for each key its slot and what it took before and takes now, in bytes.
+    pub(super) fn replace_weighing(
+        &mut self,
+        batch: &[Replacement],
+        through: Lsn,
+        weigh: &mut dyn FnMut(Slot, u64, u64),
+    ) -> Result<(), StoreError> {
+        self.call(|db| {
+            for Replacement { slot, key, value } in batch {
+                let place = place(*slot, key);
+                let old = match value {
+                    Some(value) => db.insert(place, value.as_bytes().as_ref())?,
+                    None => db.remove(place)?,
+                };
+                let bytes = |value: usize| (key.len() + value) as u64;
+                let new = value.as_ref().map_or(0, |value| bytes(value.as_bytes().len()));
+                weigh(*slot, old.map_or(0, |old| bytes(old.len())), new);
+            }
+            db.insert(THROUGH, &through.0.to_be_bytes())?;
+            Ok(())
+        })
+    }
+
+    /// Copies keys behind the place `after`, in order, until `bytes_max` bytes were copied. Returns how many bytes that
+    /// were and the place of the last key, or `None` if there is nothing left.
+    pub(super) fn copy_to(
+        &self,
+        fresh: &SledStore,
+        after: Option<&[u8]>,
+        bytes_max: u64,
+    ) -> Result<(u64, Option<Vec<u8>>), StoreError> {
+        let begin = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.to_vec()));
+        let end = Bound::Excluded(THROUGH.to_vec());
+        self.call(|db| {
+            let mut bytes = 0;
+            for entry in db.range((begin, end)) {
+                let (place, value) = entry?;
+                bytes += (place.len() + value.len()) as u64;
+                let until = place.to_vec();
+                // Both databases fail together, and the error of either is an error of sled.
+                if let Some(fresh) = &fresh.db {
+                    fresh.insert(place, value)?;
+                }
+                if bytes >= bytes_max {
+                    return Ok((bytes, Some(until)));
+                }
+            }
+            Ok((bytes, None))
+        })
     }
 
     /// Remembers the first failure, and gives it back.
@@ -157,17 +238,7 @@ impl Store for SledStore {
     }
 
     fn replace(&mut self, batch: &[Replacement], through: Lsn) -> Result<(), StoreError> {
-        self.call(|db| {
-            for Replacement { slot, key, value } in batch {
-                let place = place(*slot, key);
-                match value {
-                    Some(value) => db.insert(place, value.as_bytes().as_ref())?,
-                    None => db.remove(place)?,
-                };
-            }
-            db.insert(THROUGH, &through.0.to_be_bytes())?;
-            Ok(())
-        })
+        self.replace_weighing(batch, through, &mut |_, _, _| {})
     }
 
     fn through(&self) -> Result<Lsn, StoreError> {
@@ -247,6 +318,22 @@ fn place(slot: Slot, key: &[u8]) -> Vec<u8> {
     place.extend_from_slice(&slot.get().to_be_bytes());
     place.extend_from_slice(key);
     place
+}
+
+/// What the files in a folder and in those below it take on the disk.
+pub(super) fn bytes_in(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        bytes += match entry.metadata() {
+            Ok(file) if file.is_dir() => bytes_in(&entry.path())?,
+            Ok(file) => file.blocks() * 512,
+            // sled removes snapshots and separate files behind our back.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(bytes)
 }
 
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {

@@ -8,6 +8,9 @@ use crate::protocol::storage::op::{Stored, Ticket};
 use crate::protocol::storage::store::contract::{put, record};
 use crate::protocol::storage::store::{Replacement, Store};
 
+mod compaction;
+mod doubts;
+
 const STEP: Duration = Duration::from_secs(10);
 
 fn small() -> DiskOptions {
@@ -17,6 +20,7 @@ fn small() -> DiskOptions {
         checkpoint_interval: Duration::from_secs(3_600),
         cache_bytes: 8 << 20,
         free_space_floor: 0,
+        compact_percent: 0,
         ..DiskOptions::default()
     }
 }
@@ -361,14 +365,18 @@ fn whoever_waits_elsewhere_is_woken() {
 
 const CHILD: &str = "STARLING_DISK_TEST_CHILD";
 
+/// Makes the child rewrite its store again and again.
+const REWRITES: &str = "STARLING_DISK_TEST_REWRITES";
+
 /// Not a test of its own: what [`nothing_durable_is_lost_to_kill_9`] starts and kills. Writes rising versions of a few
 /// hundred keys and prints each version that was reported durable.
 #[test]
 fn child_that_writes_until_it_is_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
     println!("opening");
+    let rewrites = std::env::var_os(REWRITES).is_some();
     let mut disk = Disk::open(Path::new(&path), small(), || {}).unwrap();
-    let (mut waiting, mut replies) = (std::collections::VecDeque::new(), Vec::new());
+    let (mut waiting, mut replies) = (VecDeque::new(), Vec::new());
     // Versions go on where the directory ends, so that no dot is ever used twice.
     let mut version = disk.durable().0 + 1;
     loop {
@@ -378,6 +386,10 @@ fn child_that_writes_until_it_is_killed() {
             waiting.push_back((lsn, version));
         }
         disk.wait(STEP, &mut replies).unwrap();
+        if rewrites && disk.is_verified() && !disk.compaction.is_under_way() {
+            println!("rewritten {} times", disk.compaction.count);
+            disk.compaction.want();
+        }
         while let Some((_, version)) = waiting.pop_front_if(|(lsn, _)| *lsn <= disk.durable()) {
             println!("durable {version}");
         }
@@ -391,11 +403,20 @@ fn version_of(record: &Record) -> u64 {
 }
 
 fn start_child(folder: &Path) -> (std::process::Child, impl Iterator<Item = String> + use<>) {
+    start_child_with(folder, &[])
+}
+
+fn start_child_with(
+    folder: &Path,
+    settings: &[(&str, &str)],
+) -> (std::process::Child, impl Iterator<Item = String> + use<>) {
     use std::io::{BufRead, BufReader};
     let mut child = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "server::disk::tests::child_that_writes_until_it_is_killed", "--nocapture"])
         .env(CHILD, folder)
+        .envs(settings.iter().copied())
         .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();

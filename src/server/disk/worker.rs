@@ -1,4 +1,4 @@
-//! The two threads below a node: one writes the log, one feeds the store.
+//! What the two threads below a node have in common, and the one that writes the log; the other is the feeder.
 //!
 //! Each does one job after the other and reports what became of it. A failure, a panic included, is reported as such
 //! and ends the thread: there is no second try, since nobody knows what a failed write or sync left behind.
@@ -6,26 +6,16 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
-use std::thread::{self, Builder, JoinHandle};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::{Builder, JoinHandle};
 
+use super::compaction::Step;
+use super::feeder::Findings;
 use super::log::SegmentedLog;
-use super::sled::{SledStore, text_of};
-use crate::protocol::ring::slot::Slot;
+use super::sled::text_of;
 use crate::protocol::storage::engine::Feed;
 use crate::protocol::storage::log::Group;
 use crate::protocol::storage::op::Lsn;
-use crate::protocol::storage::store::{Store, StoreError, sums_of};
-use crate::protocol::storage::sums::Sums;
-
-/// A feed of fewer bytes than this is followed by a [`PAUSE`], in which more entries gather. By bytes and not by entries,
-/// since the backlog is bounded in bytes.
-const SMALL_FEED_BYTES: u64 = 256 << 10;
-
-/// Nobody waits for a feed, and each costs two wake-ups and a note of the position, however small it is. Long enough to
-/// make these rare, short enough that the pages which the updates have read are still in sled's cache.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the writer does.
 pub(super) enum WriterJob {
@@ -35,16 +25,6 @@ pub(super) enum WriterJob {
     Seal(Group),
     /// Give up the segments below a low-water mark.
     Free(Lsn),
-}
-
-/// What the feeder does.
-pub(super) enum FeederJob {
-    /// Put synced entries into the store.
-    Feed(Feed),
-    /// Make the store durable; it holds everything up to here.
-    Checkpoint(Lsn),
-    /// Compare what the store holds in these slots with what it should hold.
-    Verify { first: Slot, last: Slot, expected: Sums },
 }
 
 /// What the threads report.
@@ -57,8 +37,10 @@ pub(super) enum Event {
     Fed(Feed),
     /// Everything up to here is durable in the store.
     Checkpointed(Lsn),
-    /// These slots of the verified range do not hold what they should.
-    Verified { last: Slot, differing: Vec<Slot> },
+    /// A range of slots was compared.
+    Verified(Findings),
+    /// A step of rewriting the store is done.
+    Compacted(Step),
     /// Nothing happened for a while; time to look whether a checkpoint is due.
     Idle,
     /// Writing or storing failed. The thread has ended.
@@ -73,7 +55,7 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    fn report(&self, event: Event) {
+    pub(super) fn report(&self, event: Event) {
         // Without a receiver the disk is gone, and nobody waits for this.
         let _ = self.events.send(event);
         (self.wake)();
@@ -87,7 +69,7 @@ pub(super) struct Worker<J> {
 }
 
 impl<J: Send + 'static> Worker<J> {
-    fn spawn(
+    pub(super) fn spawn(
         name: &str,
         reporter: Reporter,
         run: impl FnOnce(&Receiver<J>, &Reporter) -> Result<(), String> + Send + 'static,
@@ -161,48 +143,6 @@ pub(super) fn writer(mut log: SegmentedLog, reporter: Reporter) -> io::Result<Wo
     })
 }
 
-/// Starts the thread that alone writes the store. Reports [`Event::Idle`] when it had no job for `idle`.
-pub(super) fn feeder(
-    mut store: SledStore,
-    idle: Duration,
-    reporter: Reporter,
-) -> io::Result<Worker<FeederJob>> {
-    Worker::spawn("starling-store", reporter, move |jobs, reporter| {
-        loop {
-            let job = match jobs.recv_timeout(idle) {
-                Ok(job) => job,
-                Err(RecvTimeoutError::Timeout) => {
-                    reporter.report(Event::Idle);
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            };
-            match job {
-                FeederJob::Feed(feed) => {
-                    store.replace(&feed.batch, feed.through).map_err(store_failed)?;
-                    if feed.bytes() < SMALL_FEED_BYTES {
-                        thread::sleep(PAUSE);
-                    }
-                    reporter.report(Event::Fed(feed));
-                }
-                FeederJob::Checkpoint(through) => {
-                    store.replace(&[], through).map_err(store_failed)?;
-                    store.checkpoint().map_err(store_failed)?;
-                    reporter.report(Event::Checkpointed(through));
-                }
-                FeederJob::Verify { first, last, expected } => {
-                    let found = sums_of(&store, first, last).map_err(store_failed)?;
-                    reporter.report(Event::Verified { last, differing: expected.differing(&found) });
-                }
-            }
-        }
-    })
-}
-
 fn log_failed(error: io::Error) -> String {
     format!("the log could not be written: {error}")
-}
-
-fn store_failed(error: StoreError) -> String {
-    error.to_string()
 }

@@ -33,6 +33,7 @@ impl Scene {
             is_frozen: false,
             sync_fails: false,
             has_lost: false,
+            log_is_damaged: false,
         };
         let mut witness = Witness::new(&[host(0), host(1)], 2);
         (0..2).for_each(|index| witness.started(index, NodeId(index as u64 + 1)));

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use super::super::faults::Kind;
+use super::super::host;
 #[cfg(test)]
 use super::super::planted::Planted;
+use super::super::trace::About;
 use super::{Event, World};
 use crate::protocol::causality::Change;
 use crate::protocol::input::Input;
-use crate::protocol::storage::op::{DiskReply, DiskRequest};
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Ticket};
 
 impl World {
     pub(super) fn ask_disk(&mut self, index: usize, request: DiskRequest) {
@@ -17,6 +20,9 @@ impl World {
             self.violations.extend(self.dots.passed(key, record));
         }
         self.witness.disk_is_asked(index, self.now, &request);
+        if let DiskRequest::Remove { ticket, slot, .. } = &request {
+            self.hint_is_dropped(index, *ticket, *slot);
+        }
         self.figure_saw_disk_request(index, &request);
         #[cfg(test)]
         self.planted.saw_disk_request(&request);
@@ -28,6 +34,16 @@ impl World {
             process.disk_is_busy = true;
             let (at, boot) = (self.now + host.slowed(delay), host.boot);
             self.schedule(at, Event::DiskWorks { host: index, boot });
+        }
+    }
+
+    /// A removal from the disk of a node that does not own the slot gives up a hint.
+    fn hint_is_dropped(&mut self, index: usize, ticket: Ticket, slot: Slot) {
+        let Some(node) = self.hosts[index].process.as_ref().map(|process| &process.node) else { return };
+        let Some(view) = node.ring_view().map(|view| view.slot(slot)) else { return };
+        if !view.is_owner(node.id()) {
+            let owners = view.read_set().iter().filter_map(|id| self.ids.get(id).copied()).collect();
+            self.witness.hint_is_dropped(index, ticket, owners);
         }
     }
 
@@ -109,6 +125,7 @@ impl World {
             let (kind, number) = match &reply {
                 DiskReply::Applied { lsn, ticket, .. } => (b'u', lsn.0 << 32 | ticket.0),
                 DiskReply::Read { lsn, ticket, .. } => (b'r', lsn.0 << 32 | ticket.0),
+                DiskReply::Removed { lsn, ticket, .. } => (b'x', lsn.0 << 32 | ticket.0),
                 DiskReply::Sums { ticket, .. } => (b's', ticket.0),
                 DiskReply::Listed { ticket, .. } => (b'l', ticket.0),
                 DiskReply::ReadMany { ticket, .. } => (b'R', ticket.0),
@@ -124,6 +141,43 @@ impl World {
             if let Some(cue) = cue {
                 self.cue(cue);
             }
+        }
+    }
+
+    /// Something in the store of a node rots: of one node at a time, and only what as many others hold durably as the
+    /// key has further owners. Only then is there somebody to refill it from.
+    pub(super) fn rot(&mut self, index: usize) {
+        if self.hosts.iter().any(|host| host.disk.is_rotten()) {
+            return;
+        }
+        let others = self.hosts.len().min(self.options.replicas.get()) - 1;
+        let mut held = self.hosts[index].disk.durable_records();
+        held.retain(|(slot, key, record)| {
+            let hosts = self.hosts.iter_mut().enumerate().filter(|(other, _)| *other != index);
+            let equal =
+                hosts.filter_map(|(_, other)| other.disk.holds_durably(*slot, key)).filter(|r| r == record);
+            others > 0 && equal.count() >= others
+        });
+        let Some((slot, key, _)) = self.rng.pick(&held) else { return };
+        self.hosts[index].disk.rot(*slot, key, &mut self.rng);
+        let slot = *slot;
+        self.note(About::All, || format!("a record of slot {slot} rots on {}", host::name(index)));
+        let at = self.now + Duration::from_millis(self.rng.between(100, 10_000));
+        self.schedule(at, Event::Scrubs { host: index });
+    }
+
+    /// The scrub of a node comes by, and comes again until nothing is left to find.
+    pub(super) fn disk_scrubs(&mut self, index: usize) {
+        if self.hosts[index].process.is_some() {
+            let boot = self.hosts[index].boot;
+            match self.hosts[index].disk.scrub() {
+                Ok(replies) => self.disk_replies(index, boot, replies),
+                Err(error) => self.insane(index, &format!("cannot read its disk: {error}")),
+            }
+        }
+        if self.hosts[index].disk.is_rotten() {
+            let at = self.now + Duration::from_secs(1);
+            self.schedule(at, Event::Scrubs { host: index });
         }
     }
 }

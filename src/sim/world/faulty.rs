@@ -69,6 +69,7 @@ impl World {
                 self.workload.rest(self.now + span);
             }
             Fault::Figure => self.begin_figure(),
+            Fault::Rot { host } => self.rot(host),
         }
     }
 

@@ -4,7 +4,10 @@
 //! a majority of the others know of it; and nobody loses a second disk before the first one is whole again, since with
 //! three replicas that may be one too many.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::super::disk::Disk;
 use super::super::faults::Kind;
@@ -14,6 +17,10 @@ use super::super::trace::About;
 use super::{Event, World};
 use crate::protocol::id::NodeId;
 use crate::protocol::ring::entry::Entry;
+use crate::protocol::storage::op::MetaKey;
+
+/// Starts in a thousand from a damaged log, where that happens at all.
+const LOGS_DAMAGED_PER_MILLE: u32 = 300;
 
 /// How long a recovery waits before it asks the others again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -29,6 +36,31 @@ impl World {
         {
             self.lose_disk(index);
         }
+    }
+
+    /// A machine is about to start: now and then a bit of its log has flipped, in the middle.
+    pub(super) fn perhaps_damage_log(&mut self, index: usize) {
+        if self.is_safe
+            && self.swarm.kinds.contains(&Kind::RotLog)
+            && self.may_lose_disk(index)
+            && self.rng.chance(LOGS_DAMAGED_PER_MILLE)
+            && self.strikes(Kind::RotLog)
+            && self.hosts[index].disk.damage_log(&mut self.rng)
+        {
+            self.note(About::All, || format!("the log of {} is damaged", host::name(index)));
+            self.hosts[index].log_is_damaged = true;
+        }
+    }
+
+    /// A directory is refused. If its log is damaged that is as it should be, and the operator does what the program
+    /// says: the disk counts as lost. Returns what is on the new one; `None` if nothing was wrong with the old one.
+    pub(super) fn give_up_disk(&mut self, index: usize, error: &str) -> Option<BTreeMap<MetaKey, Bytes>> {
+        if !self.hosts[index].log_is_damaged {
+            return None;
+        }
+        self.note(About::All, || format!("{} refuses its directory: {error}", host::name(index)));
+        self.lose_disk(index);
+        self.hosts[index].disk.open().ok()
     }
 
     fn may_lose_disk(&self, index: usize) -> bool {

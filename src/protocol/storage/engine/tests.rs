@@ -523,6 +523,20 @@ fn nothing_durable_is_lost_whenever_it_crashes() {
     }
 }
 
+fn mend(engine: &mut Engine<MemoryStore>) -> (Lsn, u64) {
+    let mut replies = Vec::new();
+    engine.submit(DiskRequest::Mend { ticket: TICKET, slot: slot(1) }, &mut replies).unwrap();
+    match replies.pop() {
+        Some(DiskReply::Mended { lsn, dropped, .. }) => (lsn, dropped),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whether the store holds in the slot what it should.
+fn is_right(engine: &Engine<MemoryStore>) -> bool {
+    sums_of(engine.store(), slot(1), slot(1)).unwrap() == engine.sums_in_store(slot(1), slot(1))
+}
+
 #[test]
 fn a_mended_slot_has_lost_what_could_not_be_read_and_nothing_else() {
     let mut engine = fresh();
@@ -531,20 +545,96 @@ fn a_mended_slot_has_lost_what_could_not_be_read_and_nothing_else() {
     update(&mut engine, b"b", put(2, Some(b"w")));
     sync(&mut engine);
     feed(&mut engine);
+    assert!(is_right(&engine));
     assert!(engine.store_mut().damage(slot(1), b"b"));
     assert_eq!(read(&mut engine, b"b").1, Stored::Lost);
-    let mut replies = Vec::new();
-    engine.submit(DiskRequest::Mend { ticket: TICKET, slot: slot(1) }, &mut replies).unwrap();
-    assert_eq!(replies, [DiskReply::Mended { ticket: TICKET, lsn: Lsn(3), dropped: 1 }]);
+    assert!(!is_right(&engine));
+    assert_eq!(mend(&mut engine), (Lsn(4), 1));
+    assert!(is_right(&engine), "the sum is true at once, and not only when the store is fed");
     assert_eq!(read(&mut engine, b"b").1, Stored::Absent);
     assert_eq!(read(&mut engine, b"a").1, Stored::Present(whole.clone()));
     let left = SlotSum::default().with(whole.hash(b"a"));
     assert_eq!(engine.sums().get(slot(1)), left);
-    // Doing it again changes nothing.
-    replies.clear();
-    engine.submit(DiskRequest::Mend { ticket: TICKET, slot: slot(1) }, &mut replies).unwrap();
-    assert_eq!(replies, [DiskReply::Mended { ticket: TICKET, lsn: Lsn(3), dropped: 0 }]);
+    assert_eq!(mend(&mut engine), (Lsn(4), 0), "doing it again changes nothing");
     sync(&mut engine);
     feed(&mut engine);
+    assert!(is_right(&engine));
     assert_eq!(sums_of(engine.store(), slot(1), slot(1)).unwrap().get(slot(1)), left);
+}
+
+#[test]
+fn a_record_that_is_gone_without_a_trace_is_given_up_by_mending() {
+    let mut engine = fresh();
+    update(&mut engine, b"a", put(1, Some(b"v")));
+    update(&mut engine, b"b", put(2, Some(b"w")));
+    sync(&mut engine);
+    feed(&mut engine);
+    let (first, through) = (Bytes::from_static(b"a"), engine.fed_through());
+    let gone = Replacement { slot: slot(1), key: first, value: None };
+    engine.store_mut().replace(&[gone], through).unwrap();
+    // An entry of the same key waits for the store, and follows on a record that is no longer there.
+    update(&mut engine, b"a", put(3, Some(b"x")));
+    update(&mut engine, b"a", put(4, Some(b"y")));
+    assert!(!is_right(&engine));
+    mend(&mut engine);
+    assert!(is_right(&engine));
+    sync(&mut engine);
+    feed(&mut engine);
+    assert!(is_right(&engine));
+    assert!(matches!(read(&mut engine, b"a").1, Stored::Present(_)));
+}
+
+/// The log is cut behind each of its entries: what is recovered has the sum of what it holds, or shows that it has not.
+#[test]
+fn a_crash_in_the_middle_of_mending_leaves_no_slot_that_only_looks_whole() {
+    let mut engine = fresh();
+    let mut entries = Vec::new();
+    let write = |engine: &mut Engine<MemoryStore>, entries: &mut Vec<Vec<u8>>| {
+        while let Some(group) = engine.take_group() {
+            let through = group.through();
+            entries.push(group.seal(SegmentName { log: LOG, generation: 1 }));
+            engine.synced(through, &mut Vec::new());
+        }
+    };
+    for (number, key) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
+        update(&mut engine, key, put(number as u64 + 1, Some(b"v")));
+        write(&mut engine, &mut entries);
+    }
+    feed(&mut engine);
+    // So that the log cannot repair the store.
+    engine.checkpoint(engine.fed_through());
+    write(&mut engine, &mut entries);
+    for key in [b"b", b"c"] {
+        engine.store_mut().damage(slot(1), key);
+    }
+    let damaged = engine.store().clone();
+    let before = entries.len();
+    assert_eq!(mend(&mut engine).1, 2);
+    update(&mut engine, b"a", put(9, Some(b"w")));
+    // Each entry in a group of its own, so that the log can end behind any.
+    let mut scanner = Scanner::new(LOG);
+    write(&mut engine, &mut entries);
+    scanner.segment(1, &entries.concat()).unwrap();
+    let scan = scanner.finish();
+    let sums = engine.sums().get(slot(1));
+    let (mut whole, mut doubtful) = (0, 0);
+    for kept in before..=scan.entries.len() {
+        let cut = Scan { entries: scan.entries[..kept].to_vec(), end: Lsn(kept as u64), tail: scan.tail };
+        let mut again = Engine::recover(damaged.clone(), cut).unwrap();
+        feed(&mut again);
+        if is_right(&again) {
+            whole += 1;
+        } else {
+            doubtful += 1;
+            mend(&mut again);
+            sync(&mut again);
+            feed(&mut again);
+            assert!(is_right(&again));
+        }
+        if kept == scan.entries.len() {
+            assert_eq!(again.sums().get(slot(1)), sums);
+        }
+    }
+    // Nothing of the mending, one removal, both; then the sum, then the write behind it.
+    assert_eq!((doubtful, whole), (3, 2));
 }
