@@ -131,7 +131,8 @@ fn a_node_without_its_disk_comes_back_as_itself_and_no_acknowledged_write_is_los
     let client = lab.client();
     for number in keys.iter().step_by(keys.len() / 100) {
         let wanted = format!("value {number}");
-        let reading = poll("an answer", || block_on(client.get(key(*number)).r(Level::Majority)).ok());
+        let reading =
+            poll("an answer", || block_on(async { client.get(key(*number)).r(Level::Majority).await.ok() }));
         assert_eq!(reading.values(), [wanted.as_bytes()], "{number}");
     }
 }

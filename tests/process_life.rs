@@ -120,6 +120,24 @@ fn nothing_outlives_a_killed_lab_with_a_frozen_node() {
 }
 
 #[test]
+fn a_client_of_one_node_gets_through_right_after_that_was_killed_and_restarted() {
+    let lab = TestLab::start(3);
+    let pinned = lab.client_via("n2");
+    let key = key_with(&pinned, "k", |owners| owners.contains(&"n2".to_owned()));
+    for round in ["first", "second"] {
+        // Its connection is in use, and nobody tells it that the process at its other end is gone.
+        poll("a write through it", || rewrite(&pinned, &key, round, Level::Majority));
+        lab.command("kill n2").ok();
+        lab.command("restart n2").ok();
+        let begun = Instant::now();
+        let reading = block_on(pinned.get(&key).deadline(Duration::from_secs(5)).into_future()).unwrap();
+        println!("the {round} read through a restarted node took {:?}", begun.elapsed());
+        assert_eq!(reading.values(), [round]);
+        assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
 fn a_frozen_node_is_used_again_soon_after_it_thaws() {
     let lab = TestLab::start(5);
     let client = lab.client();

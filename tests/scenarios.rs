@@ -20,7 +20,7 @@ mod program;
 use program::Place;
 
 /// Run on a lab every time: quick ones that break different things.
-const ON_A_LAB: [&str; 3] = ["w_one_promises_little", "coordinator_crash", "stale_context"];
+const ON_A_LAB: [&str; 4] = ["w_one_promises_little", "coordinator_crash", "stale_context", "sloppy_quorum"];
 
 /// How many labs at once.
 const LABS: usize = 2;

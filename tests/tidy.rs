@@ -71,12 +71,25 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "src/protocol/antientropy",
-        &["antientropy", "wire", "ring", "storage", "causality", "codec", "config", "id", "rng", "time"],
+        &[
+            "antientropy",
+            "ledger",
+            "wire",
+            "ring",
+            "storage",
+            "causality",
+            "codec",
+            "config",
+            "id",
+            "rng",
+            "time",
+        ],
     ),
     (
         "src/protocol/replication",
         &[
             "replication",
+            "ledger",
             "output",
             "wire",
             "ring",

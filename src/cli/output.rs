@@ -89,6 +89,13 @@ pub(crate) fn time_bar(span: Duration) -> ProgressBar {
     bar
 }
 
+/// A small bar within a line of text.
+pub(crate) fn gauge(done: u64, all: u64) -> String {
+    const WIDTH: u64 = 20;
+    let filled = (WIDTH * done.min(all) / all.max(1)) as usize;
+    format!("[{}{}]", "#".repeat(filled), ".".repeat(WIDTH as usize - filled))
+}
+
 /// A line on standard error that shows that something is going on, if that is a terminal.
 pub(crate) fn spinner(message: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {

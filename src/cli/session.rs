@@ -13,7 +13,7 @@ use crate::client::{AskError, Client, ConnectOptions, Context, ReadError, Receip
 use crate::protocol::causality::ContextToken;
 use crate::protocol::id::NodeId;
 use crate::protocol::ring::entry::Name;
-use crate::protocol::wire::client::{Code, Outcome, Problem, ReadAnswer, Written};
+use crate::protocol::wire::client::{Code, Outcome, Problem, Written};
 
 /// A connection to a cluster.
 pub(crate) struct Session {
@@ -96,14 +96,7 @@ pub(crate) async fn run(client: &Client, operation: &Operation) -> Answer {
                 get = get.deadline(deadline);
             }
             match get.await {
-                Ok(reading) => Answer::Read(ReadAnswer {
-                    available: true,
-                    values: reading.siblings().to_vec(),
-                    deleted: reading.is_deleted(),
-                    context: reading.context().token().cloned(),
-                    replies: reading.replies().to_vec(),
-                    problem: None,
-                }),
+                Ok(reading) => Answer::Read(reading.into()),
                 Err(ReadError::Unavailable(problem) | ReadError::Refused(problem)) => {
                     Answer::failed(operation, problem)
                 }

@@ -1,11 +1,15 @@
-//! `starling status`: how every node is.
+//! `starling status`: how every node is, and the cluster as a whole.
+
+mod health;
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use futures_lite::future::block_on;
 use serde::Serialize;
 
+use self::health::Health;
 use super::answer::{ErrorJson, to_line};
 use super::connection::Connection;
 use super::failure::Done;
@@ -16,18 +20,27 @@ use crate::client::Client;
 use crate::protocol::ring::entry::Name;
 use crate::protocol::wire::client::{Problem, Status};
 
-/// Show how every node is
+/// Show how every node is, and the cluster as a whole
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Asks every member itself. One that does not answer gets a line that says so; that is a report, not a failure.
+Asks every member itself. One that does not answer gets a line that says so; that is a report, not a failure. Below the \
+nodes stands how the cluster is: for how many of the 16384 slots a majority of the owners can be reached, how many have \
+all of their copies, how many are known to differ somewhere, and what repair has still to move. With --via only that \
+node is asked, and nothing is said of the cluster.
 
 Examples:
   starling status --lab ./lab
-  starling status --json --lab ./lab | jq '{node, cpu: .counts.cpu_micros}'")]
+  starling status --watch --lab ./lab          again every second, with the progress of repairs, until Ctrl-C
+  starling status --json --lab ./lab | jq 'select(.node) | {node, cpu: .counts.cpu_micros}'
+  starling status --json --lab ./lab | jq 'select(.node == null) | .slots_dirty'")]
 pub(crate) struct StatusArgs {
-    /// Print one JSON object per node, with all of its counts
+    /// Print one JSON object per node, with all of its counts, and one for the cluster, whose `node` is null
     #[arg(long)]
     json: bool,
+    /// Show it again and again, every second or every SECONDS
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
+        value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    watch: Option<u64>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -38,17 +51,43 @@ impl StatusArgs {
         let mut options = self.connection.options()?;
         options.deadlines.request = self.connection.deadline.unwrap_or(Duration::from_secs(2));
         let session = Session::open(options)?;
-        let names = match &self.connection.via {
-            Some(via) => vec![via.clone()],
-            None => session.client().members().iter().map(|member| member.entry.name.clone()).collect(),
+        let Some(pause) = self.watch else {
+            output::line(&self.look(session.client(), &mut 0));
+            return Ok(());
         };
-        output::line(&shown(&of(session.client(), names), self.json));
-        Ok(())
+        let mut most = 0;
+        loop {
+            let text = self.look(session.client(), &mut most);
+            // On a terminal the new picture takes the place of the old one.
+            let is_redrawn = !self.json && std::io::stdout().is_terminal();
+            output::line(&if is_redrawn { format!("\x1b[H\x1b[2J{text}") } else { text });
+            std::thread::sleep(Duration::from_secs(pause));
+        }
+    }
+
+    /// Asks everybody once. `most` is how many records there were to repair when there were most.
+    fn look(&self, client: &Client, most: &mut u64) -> String {
+        if let Some(via) = &self.connection.via {
+            return shown(&of(client, vec![via.clone()]), self.json);
+        }
+        let names = client.members().iter().map(|member| member.entry.name.clone()).collect();
+        let answers = of(client, names);
+        let health = block_on(client.topology()).ok().and_then(|topology| Health::of(&topology, &answers));
+        let nodes = shown(&answers, self.json);
+        let Some(health) = health else { return nodes };
+        if self.json {
+            return format!("{nodes}\n{}", to_line(&health.json()));
+        }
+        *most = if health.debt_keys() == 0 { 0 } else { health.debt_keys().max(*most) };
+        format!("{nodes}\n\n{}", health.lines(if self.watch.is_some() { *most } else { 0 }))
     }
 }
 
+/// What every node says, or why it says nothing.
+pub(crate) type Answers = Vec<(Name, Result<Status, Problem>)>;
+
 /// The answer, or silence, of every node of these names, in the order that people count.
-pub(crate) fn of(client: &Client, names: Vec<Name>) -> Vec<(Name, Result<Status, Problem>)> {
+pub(crate) fn of(client: &Client, names: Vec<Name>) -> Answers {
     let asked: Vec<_> = names
         .into_iter()
         .map(|name| {
@@ -177,6 +216,8 @@ mod tests {
             requests: 0,
             clock_offset_ms: -3,
             counts: vec![("cpu_micros".to_owned(), 1_234_000)],
+            dirty: vec![],
+            unreachable: vec![],
         };
         let silent = Problem::new(Code::Timeout, "no answer within 2 s");
         vec![(Name::new("n1").unwrap(), Ok(status)), (Name::new("n2").unwrap(), Err(silent))]

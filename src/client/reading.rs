@@ -117,6 +117,20 @@ impl Reading {
     }
 }
 
+impl From<Reading> for ReadAnswer {
+    /// As the node answered it, for those who pass answers on.
+    fn from(reading: Reading) -> ReadAnswer {
+        ReadAnswer {
+            available: true,
+            deleted: reading.deleted,
+            context: reading.context.token().cloned(),
+            values: reading.siblings,
+            replies: reading.replies,
+            problem: None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +163,20 @@ mod tests {
         let deleted = reading(vec![sibling(1, 5, Some("old")), sibling(2, 9, None)]);
         assert_eq!(deleted.latest(), None);
         assert_eq!(deleted.single(), Ok(Some(&Bytes::from("old"))));
+    }
+
+    #[test]
+    fn a_reading_becomes_the_answer_that_it_came_from() {
+        let answer = ReadAnswer {
+            available: true,
+            deleted: false,
+            values: vec![sibling(1, 5, Some("v")), sibling(2, 9, None)],
+            context: Some(Bytes::from("token").into()),
+            replies: vec![NodeId(1), NodeId(3)],
+            problem: None,
+        };
+        let reading = Reading::new(Bytes::from("k"), answer.clone(), NodeId(1));
+        assert_eq!(ReadAnswer::from(reading), answer);
     }
 
     #[test]

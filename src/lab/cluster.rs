@@ -13,9 +13,9 @@ use super::faults::Faults;
 use super::guardian::Guardian;
 use super::process::{NodeProcess, STOP_DEADLINE, State};
 use super::record::{LabError, LabLock, LabRecord, free_addresses, is_free};
-use crate::client::{Client, ConnectOptions};
+use crate::client::{AdminError, Client, ConnectOptions};
 use crate::protocol::ring::entry::Name;
-use crate::protocol::wire::client::{AdminRequest, Health, Status, Topology};
+use crate::protocol::wire::client::{AdminAnswer, AdminRequest, Code, Health, Status, Topology};
 
 /// How long a node may take until it answers after it was started.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -456,7 +456,7 @@ impl Lab {
                     let client = client?;
                     let wanted = Name::new(wanted)?;
                     for request in requests {
-                        client.admin(&wanted, request).await.map_err(|error| error.to_string())?;
+                        tell(&client, &wanted, request).await.map_err(|error| error.to_string())?;
                     }
                     Ok::<(), String>(())
                 }),
@@ -525,6 +525,19 @@ impl Lab {
             }
         }
         killed
+    }
+}
+
+/// Tells a node something that may be told twice. A connection is lost over it when the node was paused for so long that it
+/// has given the lab up: the next one holds.
+async fn tell(client: &Client, node: &Name, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
+    match client.admin(node, request.clone()).await {
+        Err(AdminError::Unknown(problem) | AdminError::NotDone(problem))
+            if problem.code == Code::Connection =>
+        {
+            client.admin(node, request).await
+        }
+        told => told,
     }
 }
 

@@ -10,7 +10,7 @@ use super::cluster::Lab;
 use super::process::State;
 use crate::client::{AskError, Client, Context, ReadError, WriteError};
 use crate::protocol::id::NodeId;
-use crate::protocol::wire::client::{Answer, Code, Outcome as Verdict, Problem, ReadAnswer, Written};
+use crate::protocol::wire::client::{Answer, Code, Outcome as Verdict, Problem, Written};
 use crate::sim::scenario::command::{Command, WAIT_DEFAULT};
 use crate::sim::scenario::script::Deed;
 use crate::sim::scenario::stage::{Holding, Order, Reply, Stage, Wanted, Where};
@@ -80,8 +80,6 @@ impl LabStage<'_> {
             }
             Command::Restart(names) => {
                 self.lab.restart(names)?;
-                // Their clients would wait for the connection to the process that is gone to time out.
-                names.iter().for_each(|name| drop(self.pinned.remove(name)));
             }
             Command::Pause(names) => {
                 self.lab.pause(names);
@@ -166,7 +164,7 @@ impl Stage for LabStage<'_> {
 async fn run(client: &Client, order: Order) -> Answer {
     let deadline = order.deadline;
     match order.request {
-        Wanted::Write { key, value, context, w } => {
+        Wanted::Write { key, value, context, w, sloppy } => {
             let seen = Context::from_token(&key, context.clone());
             let write = match (value, context.is_some()) {
                 (Some(value), true) => client.put_with(&seen, value),
@@ -174,6 +172,7 @@ async fn run(client: &Client, order: Order) -> Answer {
                 (None, true) => client.delete_with(&seen),
                 (None, false) => client.delete(&key),
             };
+            let write = if sloppy { write.sloppy() } else { write };
             match write.w(w).deadline(deadline).await {
                 Ok(receipt) => Answer::Written(Written {
                     outcome: Verdict::Committed,
@@ -200,14 +199,7 @@ async fn run(client: &Client, order: Order) -> Answer {
             let get = client.get(&key).r(r).deadline(deadline);
             let get = if atomic { get.atomic() } else { get };
             match get.await {
-                Ok(reading) => Answer::Read(ReadAnswer {
-                    available: true,
-                    values: reading.siblings().to_vec(),
-                    deleted: reading.is_deleted(),
-                    context: reading.context().token().cloned(),
-                    replies: reading.replies().to_vec(),
-                    problem: None,
-                }),
+                Ok(reading) => Answer::Read(reading.into()),
                 Err(ReadError::Unavailable(problem) | ReadError::Refused(problem)) => {
                     Answer::Refused(problem)
                 }

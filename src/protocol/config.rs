@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::causality::{OPERATIONS_MAX, Record};
 use crate::protocol::ring::entry::Name;
 use crate::protocol::ring::member::{Weight, Zone};
 use crate::protocol::ring::replicas::Replicas;
@@ -35,6 +36,8 @@ pub struct NodeConfig {
     pub membership: MembershipConfig,
     /// How it runs requests.
     pub replication: ReplicationConfig,
+    /// What it keeps for owners that cannot be reached.
+    pub hints: HintConfig,
     /// How it compares itself with other owners.
     pub exchange: ExchangeConfig,
 }
@@ -56,6 +59,33 @@ impl NodeConfig {
             membership: MembershipConfig::default(),
             replication: ReplicationConfig::default(),
             exchange: ExchangeConfig::default(),
+            hints: HintConfig::default(),
+        }
+    }
+}
+
+/// What a node keeps for owners that cannot be reached: Hinted Handoff. Over a bound nothing more is kept, and the owner
+/// is brought up to date by exchange instead; a write is never refused for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HintConfig {
+    /// Bytes of hints in all, with what each costs in memory. Default 256 MiB.
+    pub bytes_max: u64,
+    /// Bytes of hints for any one owner. Default 128 MiB.
+    pub bytes_per_target_max: u64,
+    /// How often hints are looked at that may be replayed. Default 100 ms.
+    pub replay_every: Duration,
+    /// How many are replayed after each look: with the default of 256 at most 2,560 hints a second. The node's account of
+    /// repairs, which they share with exchanges, slows them down further.
+    pub replay_batch: usize,
+}
+
+impl Default for HintConfig {
+    fn default() -> Self {
+        HintConfig {
+            bytes_max: 256 << 20,
+            bytes_per_target_max: 128 << 20,
+            replay_every: Duration::from_millis(100),
+            replay_batch: 256,
         }
     }
 }
@@ -151,6 +181,43 @@ impl Default for Limits {
             siblings_max: 64,
             context_entries_max: 1_024,
         }
+    }
+}
+
+impl Limits {
+    /// Under less than so many actors a key would refuse its own owners before long: every start of a node adds one.
+    pub const CONTEXT_ENTRIES_LEAST: usize = 16;
+
+    /// The least bytes of a record under which no key is locked: one value of the largest size has to fit beside the marks
+    /// of as many operations as a record remembers, and a full context. What fits no more than the marks would refuse every
+    /// further write for as long as those live, whatever its size, and one of which the context alone is too long for ever.
+    #[must_use]
+    pub fn record_bytes_least(&self) -> u64 {
+        let entries = self.context_entries_max as u64;
+        Record::size_of(entries, 1, OPERATIONS_MAX as u64).saturating_add(self.value_bytes_max as u64)
+    }
+
+    /// What is wrong with these limits, if they would lock keys that are used as they should be.
+    pub fn check(&self) -> Result<(), String> {
+        if self.key_bytes_max == 0 || self.siblings_max == 0 {
+            return Err("key_bytes_max and siblings_max are at least 1".to_owned());
+        }
+        if self.context_entries_max < Limits::CONTEXT_ENTRIES_LEAST {
+            return Err(format!(
+                "context_entries_max is at least {}: every start of a node that writes a key adds an entry to its context",
+                Limits::CONTEXT_ENTRIES_LEAST
+            ));
+        }
+        let least = self.record_bytes_least();
+        if self.record_bytes_max < least {
+            return Err(format!(
+                "record_bytes_max is {} and has to be at least {least}: one value of value_bytes_max = {} has to fit beside \
+                 the marks of {OPERATIONS_MAX} operations and context_entries_max = {} actors, or the key refuses every \
+                 further write; raise it, or lower one of those",
+                self.record_bytes_max, self.value_bytes_max, self.context_entries_max
+            ));
+        }
+        Ok(())
     }
 }
 

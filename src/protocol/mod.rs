@@ -13,6 +13,7 @@ pub mod codec;
 pub mod config;
 pub mod id;
 pub mod input;
+pub mod ledger;
 pub mod membership;
 pub mod node;
 pub mod output;

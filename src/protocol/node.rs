@@ -2,6 +2,7 @@
 
 mod gauges;
 mod healing;
+mod hinting;
 mod start;
 mod status;
 mod trust;
@@ -22,7 +23,10 @@ use crate::protocol::planted::{self, Planted};
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::coordinator::{Coordinator, Event};
 use crate::protocol::replication::desk::{Desk, Errand, Vigil};
+use crate::protocol::replication::hints::Hints;
 use crate::protocol::replication::latency::Latency;
+use crate::protocol::replication::register::HintRegister;
+use crate::protocol::replication::replay::is_replay;
 use crate::protocol::replication::replica;
 use crate::protocol::replication::scope::{Origin, Peers, Scope};
 use crate::protocol::ring::entry::Entry;
@@ -60,6 +64,8 @@ pub struct Node {
     antientropy: AntiEntropy,
     desk: Desk,
     latency: Latency,
+    register: HintRegister,
+    hints: Hints,
     doubts: Vec<NodeId>,
     missed: Vec<(NodeId, Slot)>,
     counts: Counts,
@@ -124,7 +130,8 @@ impl Node {
                 .next_deadline()
                 .min(self.coordinator.next_deadline())
                 .min(self.antientropy.next_deadline())
-                .min(self.losses_deadline()),
+                .min(self.losses_deadline())
+                .min(self.next_hinting()),
         }
     }
 
@@ -213,6 +220,9 @@ impl Node {
                     None => self.decline(from, request, out),
                 }
             }
+            PeerMessage::Stored { request, .. } if is_replay(request) => {
+                self.on_hint_stored(now, from, request, out);
+            }
             PeerMessage::Stored { request, entry } => {
                 self.tell(now, request, Event::Stored { from, entry }, out);
             }
@@ -230,6 +240,10 @@ impl Node {
             PeerMessage::Forwarded { request, answer } => {
                 self.tell(now, request, Event::Forwarded { from, answer }, out);
             }
+            PeerMessage::Hint { .. }
+            | PeerMessage::Hinted { .. }
+            | PeerMessage::AskHints { .. }
+            | PeerMessage::NoHints { .. } => self.on_hinting(now, from, message, out),
             PeerMessage::Exchange(message) => self.on_exchange(now, from, message, out),
         }
     }
@@ -290,21 +304,30 @@ impl Node {
                         replica::on_read(from, request, lsn, stored, &mut scope);
                     }
                 }
+                Some(Errand::Replay(key)) => self.on_hint_read(now, key, stored, out),
                 Some(_) | None => {}
             },
+            DiskReply::Removed { ticket, lsn, is_gone } => {
+                if let Some(Errand::DropHint(key)) = self.desk.fetch_errand(ticket) {
+                    self.on_hint_removed(now, key, lsn, is_gone, out);
+                }
+            }
             DiskReply::MetaApplied { ticket, lsn } => match self.desk.fetch_errand(ticket) {
                 Some(Errand::Start(actor)) => self.wait(now, lsn, Vigil::Start(actor), out),
                 Some(Errand::Belief(token)) => self.wait(now, lsn, Vigil::Belief(token), out),
                 Some(Errand::Trust) => self.on_trust_kept(now, lsn, out),
+                Some(Errand::Register(slot, holder, request)) => {
+                    self.wait(now, lsn, Vigil::Register(slot, holder, request), out);
+                }
                 Some(_) | None => {}
             },
             DiskReply::Sums { ticket, .. }
             | DiskReply::Listed { ticket, .. }
-            | DiskReply::ReadMany { ticket, .. } => {
-                if let Some(Errand::Exchange(token)) = self.desk.fetch_errand(ticket) {
-                    self.on_exchange_reply(now, Token(token), reply, out);
-                }
-            }
+            | DiskReply::ReadMany { ticket, .. } => match self.desk.fetch_errand(ticket) {
+                Some(Errand::Exchange(token)) => self.on_exchange_reply(now, Token(token), reply, out),
+                Some(Errand::Recount) => self.on_recounted(now, reply, out),
+                Some(_) | None => {}
+            },
             DiskReply::Mended { ticket, lsn, dropped } => self.on_mended(now, ticket, lsn, dropped, out),
             DiskReply::Doubted { slots, why } => self.on_doubted(now, &slots, why, out),
             DiskReply::Durable { through } => {
@@ -340,6 +363,7 @@ impl Node {
                 }
             }
             Some(Errand::Exchange(token)) => self.on_merged(now, Token(token), applied, out),
+            Some(errand @ Errand::Hint { .. }) => self.on_hint_kept(now, errand, lsn, applied, out),
             Some(_) | None => {}
         }
     }
@@ -374,6 +398,9 @@ impl Node {
             }
             Vigil::Mended(slot) => self.on_mended_durably(now, slot, out),
             Vigil::Trust => self.on_trust_durable(now, out),
+            Vigil::Register(..) | Vigil::Hinted { .. } | Vigil::DropHint(_) => {
+                self.on_hint_durable(now, vigil, out);
+            }
             Vigil::Stored { .. } | Vigil::Fetched { .. } => {
                 if let Some((_, mut scope)) = self.any_scope(now, out) {
                     replica::on_durable(vigil, &mut scope);
@@ -393,6 +420,9 @@ impl Node {
         }
         if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
             coordinator.tick(&mut scope);
+        }
+        if now.monotonic >= self.next_hinting() {
+            self.tick_hints(now, out);
         }
         if now.monotonic >= self.antientropy.next_deadline() {
             self.tick_exchanges(now, out);
@@ -518,6 +548,10 @@ impl Node {
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,
+            register: &mut self.register,
+            hints: &mut self.hints,
+            hint_config: &self.config.hints,
+            ledger: self.antientropy.ledger(),
             doubts: &mut self.doubts,
             missed: &mut self.missed,
             out,

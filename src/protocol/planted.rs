@@ -37,6 +37,11 @@ pub(crate) enum Planted {
     ForwardedAgain,
     StrangersAnswer,
     LoggedAsNotApplied,
+    HintForStrict,
+    HintTriedOnce,
+    /// No bug of the bank: a node panics, which every run has to survive.
+    Panics,
+    /// Waits for the recovery of nodes that lost their disk.
     LogCutInTheMiddle,
     ActorOutlivesALoss,
     VotelessAnswers,

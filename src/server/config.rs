@@ -12,7 +12,9 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::disk::DiskOptions;
-use crate::protocol::config::{ExchangeConfig, Limits, MembershipConfig, NodeConfig, ReplicationConfig};
+use crate::protocol::config::{
+    ExchangeConfig, HintConfig, Limits, MembershipConfig, NodeConfig, ReplicationConfig,
+};
 use crate::protocol::ring::entry::Name;
 use crate::protocol::ring::member::{Weight, Zone};
 use crate::protocol::ring::replicas::Replicas;
@@ -139,6 +141,9 @@ pub struct Settings {
     /// How owners compare themselves.
     #[serde(default)]
     pub exchange: ExchangeSettings,
+    /// What is kept for owners that cannot be reached.
+    #[serde(default)]
+    pub hints: HintSettings,
 }
 
 macro_rules! settings_table {
@@ -246,6 +251,20 @@ settings_table! {
     }
 }
 
+settings_table! {
+    /// The table `[hints]`; see [`HintConfig`].
+    HintSettings {
+        /// Bytes of hints in all.
+        bytes_max: u64,
+        /// Bytes of hints for any one owner.
+        bytes_per_target_max: u64,
+        /// Between two looks for hints that may be replayed.
+        replay_every_ms: u64,
+        /// Hints that are replayed after each look at most.
+        replay_batch: usize,
+    }
+}
+
 /// A configuration cannot be used. Nothing was started.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -310,6 +329,7 @@ impl Settings {
             membership: self.membership.or(other.membership),
             replication: self.replication.or(other.replication),
             exchange: self.exchange.or(other.exchange),
+            hints: self.hints.or(other.hints),
         }
     }
 
@@ -354,10 +374,11 @@ impl Settings {
             node.replicas =
                 Replicas::new(replicas).map_err(|error| setting("replicas", error.to_string()))?;
         }
-        node.limits = self.limits.resolve();
+        node.limits = self.limits.resolve()?;
         node.membership = self.membership.resolve()?;
-        node.replication = self.replication.resolve();
+        node.replication = self.replication.resolve()?;
         node.exchange = self.exchange.resolve()?;
+        node.hints = self.hints.resolve()?;
         let credentials = match (self.ca, self.cert, self.key) {
             (None, None, None) => None,
             (Some(ca), Some(certificate), Some(key)) => Some(CredentialFiles { ca, certificate, key }),
@@ -387,15 +408,17 @@ impl Settings {
 }
 
 impl LimitSettings {
-    fn resolve(self) -> Limits {
+    fn resolve(self) -> Result<Limits, ConfigError> {
         let default = Limits::default();
-        Limits {
+        let limits = Limits {
             key_bytes_max: self.key_bytes_max.unwrap_or(default.key_bytes_max),
             value_bytes_max: self.value_bytes_max.unwrap_or(default.value_bytes_max),
             record_bytes_max: self.record_bytes_max.unwrap_or(default.record_bytes_max),
             siblings_max: self.siblings_max.unwrap_or(default.siblings_max),
             context_entries_max: self.context_entries_max.unwrap_or(default.context_entries_max),
-        }
+        };
+        limits.check().map_err(|reason| ConfigError::Setting { setting: "limits", reason })?;
+        Ok(limits)
     }
 }
 
@@ -406,10 +429,21 @@ impl MembershipSettings {
             let reason = "period_ms and observers are at least 1".to_owned();
             return Err(ConfigError::Setting { setting: "membership", reason });
         }
+        let period = self.period_ms.map_or(default.period, Duration::from_millis);
+        let silence_max = self.silence_max_ms.map_or(default.silence_max, Duration::from_millis);
+        if silence_max < period {
+            let reason = format!(
+                "silence_max_ms is {} and has to be at least period_ms = {}, or nobody is ever heard often enough to count \
+                 as reachable",
+                silence_max.as_millis(),
+                period.as_millis()
+            );
+            return Err(ConfigError::Setting { setting: "membership", reason });
+        }
         Ok(MembershipConfig {
-            period: self.period_ms.map_or(default.period, Duration::from_millis),
+            period,
             observers: self.observers.unwrap_or(default.observers),
-            silence_max: self.silence_max_ms.map_or(default.silence_max, Duration::from_millis),
+            silence_max,
             suspicion: self.suspicion_ms.map_or(default.suspicion, Duration::from_millis),
             book_max: self.book_max.unwrap_or(default.book_max),
         })
@@ -417,13 +451,17 @@ impl MembershipSettings {
 }
 
 impl ReplicationSettings {
-    fn resolve(self) -> ReplicationConfig {
+    fn resolve(self) -> Result<ReplicationConfig, ConfigError> {
         let default = ReplicationConfig::default();
-        ReplicationConfig {
+        if self.requests_max == Some(0) || self.resend_after_ms == Some(0) {
+            let reason = "requests_max and resend_after_ms are at least 1".to_owned();
+            return Err(ConfigError::Setting { setting: "replication", reason });
+        }
+        Ok(ReplicationConfig {
             requests_max: self.requests_max.unwrap_or(default.requests_max),
             resend_after: self.resend_after_ms.map_or(default.resend_after, Duration::from_millis),
             hedge_min: self.hedge_min_ms.map_or(default.hedge_min, Duration::from_millis),
-        }
+        })
     }
 }
 
@@ -438,6 +476,28 @@ impl ExchangeSettings {
             cycle: self.cycle_ms.map_or(default.cycle, Duration::from_millis),
             keys_per_second: self.keys_per_second.unwrap_or(default.keys_per_second),
             bytes_per_second: self.bytes_per_second.unwrap_or(default.bytes_per_second),
+        })
+    }
+}
+
+impl HintSettings {
+    fn resolve(self) -> Result<HintConfig, ConfigError> {
+        let default = HintConfig::default();
+        let wrong = |reason: &str| ConfigError::Setting { setting: "hints", reason: reason.to_owned() };
+        if self.replay_every_ms == Some(0) || self.replay_batch == Some(0) {
+            return Err(wrong(
+                "replay_every_ms and replay_batch are at least 1; bytes_max = 0 keeps no hints",
+            ));
+        }
+        let bytes_max = self.bytes_max.unwrap_or(default.bytes_max);
+        if self.bytes_per_target_max.is_some_and(|bytes| bytes > bytes_max) {
+            return Err(wrong("bytes_per_target_max is at most bytes_max"));
+        }
+        Ok(HintConfig {
+            bytes_max,
+            bytes_per_target_max: self.bytes_per_target_max.unwrap_or(bytes_max / 2),
+            replay_every: self.replay_every_ms.map_or(default.replay_every, Duration::from_millis),
+            replay_batch: self.replay_batch.unwrap_or(default.replay_batch),
         })
     }
 }

@@ -37,6 +37,7 @@ pub mod config;
 pub mod disk;
 mod driver;
 mod peers;
+mod reset;
 mod sessions;
 mod usage;
 
@@ -172,7 +173,8 @@ pub async fn run(
         belonging::check(&data, cluster)?;
     }
     let faults = faults.then(|| Arc::new(Faults::new(rng.fork())));
-    let options = EndpointOptions { faults: faults.clone(), ..EndpointOptions::default() };
+    let reset_secret = reset::secret(&data);
+    let options = EndpointOptions { faults: faults.clone(), reset_secret, ..EndpointOptions::default() };
     let endpoint = Endpoint::bind(listen, &credentials, options)?;
     let address = endpoint.local_address();
     for advertised in node.addresses.iter_mut().filter(|advertised| advertised.port() == 0) {

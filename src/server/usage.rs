@@ -22,6 +22,7 @@ pub(super) fn add_to(status: &mut Status, disk: Option<&Disk>, peers: &Peers) {
         add("log_position", disk.durable().0);
         add("untrusted_slots", disk.untrusted_slots().len() as u64);
         disk.counts().into_iter().for_each(|(name, count)| add(name, count));
+        status.add_dirty(disk.untrusted_slots().iter().copied());
     }
     status.counts.sort();
 }

@@ -94,6 +94,8 @@ pub struct History {
     /// Whether any machine lost its disk. Then only what a majority acknowledged, or an atomic read showed, is owed: the
     /// rest may have been on that disk alone.
     pub disks_were_lost: bool,
+    /// How many hints each node still kept when all was over and they had had their time; only the nodes that told.
+    pub hints: Vec<(String, u64)>,
     /// For keys that were read from all owners at the end, after healing: what remained.
     pub remains: BTreeMap<Bytes, Remains>,
 }
@@ -132,6 +134,8 @@ pub enum Action {
         basis: Basis,
         /// How many owners must have it.
         w: Level,
+        /// Whether hints may have stood in for some of them. Not if it was answered that enough owners have it.
+        sloppy: bool,
     },
     /// Fetch.
     Read {
@@ -147,9 +151,9 @@ pub enum Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Action::Write { id, deletes, basis, w } => {
+            Action::Write { id, deletes, basis, w, sloppy } => {
                 let what = if *deletes { "the delete" } else { "the put" };
-                write!(f, "{what} {id} (w={w:?}, ")?;
+                write!(f, "{what} {id} (w={w:?}{}, ", if *sloppy { ", sloppy" } else { "" })?;
                 match basis {
                     Basis::Shown(shown) if shown.is_empty() => write!(f, "blind)"),
                     Basis::Shown(shown) => write!(f, "after {shown:?})"),
@@ -252,6 +256,8 @@ pub struct WriteOf<'a> {
     pub basis: &'a Basis,
     /// How many owners must have it.
     pub w: Level,
+    /// Whether hints may have stood in for some of them.
+    pub sloppy: bool,
 }
 
 impl WriteOf<'_> {
@@ -273,9 +279,15 @@ impl Operation {
     #[must_use]
     pub fn as_write(&self, index: usize) -> Option<WriteOf<'_>> {
         match &self.action {
-            Action::Write { id, deletes, basis, w } => {
-                Some(WriteOf { index, operation: self, id: *id, deletes: *deletes, basis, w: *w })
-            }
+            Action::Write { id, deletes, basis, w, sloppy } => Some(WriteOf {
+                index,
+                operation: self,
+                id: *id,
+                deletes: *deletes,
+                basis,
+                w: *w,
+                sloppy: *sloppy,
+            }),
             _ => None,
         }
     }
@@ -317,6 +329,16 @@ impl History {
             }
         }
         owed
+    }
+
+    /// So many owners acknowledged a write: if they are as many as it asked for, no hint stood in for any.
+    pub fn acknowledged(&mut self, index: usize, acks: usize) {
+        let owners = self.owners;
+        if let Some(Operation { action: Action::Write { w, sloppy, .. }, .. }) =
+            self.operations.get_mut(index)
+        {
+            *sloppy &= acks < w.of(owners);
+        }
     }
 
     /// Every key, with the places of its operations in order.

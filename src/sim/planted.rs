@@ -233,6 +233,10 @@ impl Bench {
 
     /// Before a node hears of its disk.
     pub(super) fn doctor_disk_reply(&self, mut reply: DiskReply) -> DiskReply {
+        assert!(
+            !(self.is(Planted::Panics) && matches!(reply, DiskReply::Applied { .. })),
+            "planted for a test"
+        );
         if let DiskReply::Read { lsn, .. } = &mut reply
             && self.is(Planted::ReadBeforeDurable)
         {

@@ -126,7 +126,9 @@ impl Trace {
 /// The key that a message is about, if it is about one.
 pub(super) fn key_of(message: &PeerMessage) -> Option<&Bytes> {
     match message {
-        PeerMessage::Replicate { key, .. } | PeerMessage::Fetch { key, .. } => Some(key),
+        PeerMessage::Replicate { key, .. }
+        | PeerMessage::Fetch { key, .. }
+        | PeerMessage::Hint { key, .. } => Some(key),
         PeerMessage::Forward { ask, .. } => key_of_request(ask),
         _ => None,
     }
@@ -194,6 +196,12 @@ pub(super) fn show_message(message: &PeerMessage) -> String {
             format!("forwarded{} {}", number(*request), show_answer(answer))
         }
         PeerMessage::Gossip(gossip) => format!("gossip {gossip:?}"),
+        PeerMessage::Hint { request, key, record, .. } => {
+            format!("hint{} {} {}", number(*request), show_key(key), show_record(record))
+        }
+        PeerMessage::Hinted { request } => format!("hinted{}", number(*request)),
+        PeerMessage::AskHints { slots } => format!("any hints of {} slots?", slots.len()),
+        PeerMessage::NoHints { slots } => format!("no hints of {} slots", slots.len()),
         PeerMessage::Exchange(exchange) => show_exchange(exchange),
     }
 }
@@ -230,12 +238,13 @@ fn show_exchange(exchange: &Exchange) -> String {
 pub(super) fn show_request(request: &Request) -> String {
     match request {
         Request::Write(write) => format!(
-            "{} {}{} {}, w={}{}",
+            "{} {}{} {}, w={}{}{}",
             if write.value.is_some() { "put" } else { "delete" },
             show_key(&write.key),
             write.value.as_ref().map_or(String::new(), |value| format!(" {}", show_key(value))),
             if write.context.is_some() { "with its context" } else { "blind" },
             show_level(write.w),
+            if write.sloppy { ", sloppy" } else { "" },
             if write.attempt > 1 { format!(", attempt {}", write.attempt) } else { String::new() },
         ),
         Request::Read(read) => {
@@ -315,6 +324,8 @@ pub(super) fn show_disk_reply(reply: &DiskReply) -> String {
             Stored::Present(record) => format!("disk: reads {}", show_record(record)),
             Stored::Lost => "disk: reads that the record is lost".to_owned(),
         },
+        DiskReply::Removed { lsn, is_gone: true, .. } => format!("disk: removed (entry {})", lsn.0),
+        DiskReply::Removed { .. } => "disk: not removed, since it has changed".to_owned(),
         DiskReply::MetaApplied { lsn, .. } => format!("disk: state replaced, durable with {}", lsn.0),
         DiskReply::Sums { first, sums, .. } => format!("disk: sums of {} slots from {first}", sums.len()),
         DiskReply::Listed { page, .. } => {

@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use super::host::{self, Host};
 use super::invariants::bounds::Caps;
+use super::invariants::hints_drain;
 use super::invariants::honest_contexts::{Birth, Book, Holding};
 use super::invariants::one_dot_one_value::Dots;
 use super::invariants::repair_only_adds::{self, Duties};
@@ -53,6 +54,9 @@ struct Watched {
     unsynced: VecDeque<(Lsn, usize, Rc<Holding>)>,
     /// What the disk was asked and has not answered, in order.
     asked: VecDeque<(Ticket, usize, Asked)>,
+    /// The hosts of the owners of what the disk was asked to remove, where that was a hint.
+    drops: BTreeMap<Ticket, Vec<usize>>,
+    synced: Lsn,
     reads: Reads,
     duties: Duties,
 }
@@ -64,13 +68,26 @@ struct Replica {
     durable: Rc<Holding>,
     /// Whether it was looked at since the node started: a crash may have kept more than was known to be durable.
     is_current: bool,
+    /// Whether that crash may have kept a removal that was not known to be durable.
+    may_be_gone: bool,
     since: Moment,
 }
 
 enum Asked {
     Read,
     Merge(Holding),
+    Remove,
     Put { birth: Birth, base: Option<Holding>, operation: OperationId },
+}
+
+impl Watched {
+    /// What is on the disk of a key, as far as that was seen.
+    fn on_disk(&self, key: usize) -> Option<&Holding> {
+        // What rests on entries that were synced long ago shows with the next look at the key.
+        let newer = self.unsynced.iter().rev().find(|(lsn, of, _)| *of == key && *lsn <= self.synced);
+        let known = self.replicas.get(&key).map(|replica| &replica.durable);
+        newer.map(|(_, _, holding)| &**holding).or(known.map(|holding| &**holding))
+    }
 }
 
 impl Witness {
@@ -108,9 +125,18 @@ impl Witness {
         for replica in watched.replicas.values_mut() {
             replica.applied = replica.durable.clone();
             replica.is_current = false;
+            replica.may_be_gone = false;
         }
-        watched.unsynced.clear();
+        for (_, key, holding) in watched.unsynced.drain(..) {
+            if *holding == Holding::default()
+                && let Some(replica) = watched.replicas.get_mut(&key)
+            {
+                replica.may_be_gone = true;
+            }
+        }
         watched.asked.clear();
+        watched.drops.clear();
+        watched.synced = Lsn::default();
         watched.reads = Reads::of(id);
     }
 
@@ -170,6 +196,7 @@ impl Witness {
                 let base = put.base.as_ref().map(Holding::of);
                 (ticket, key, Asked::Put { birth: Birth::from(put), base, operation: put.operation })
             }
+            DiskRequest::Remove { ticket, key, .. } => (ticket, key, Asked::Remove),
             // What exchanges look at shows when it is sent, and what they change comes as merges.
             DiskRequest::Meta { .. }
             | DiskRequest::Sums { .. }
@@ -179,6 +206,11 @@ impl Witness {
         };
         let key = self.number(key);
         self.hosts[host].asked.push_back((*ticket, key, asked));
+    }
+
+    /// A node asks its disk to remove a record of a slot that is owned by these hosts, and not by itself.
+    pub(super) fn hint_is_dropped(&mut self, host: usize, ticket: Ticket, owners: Vec<usize>) {
+        self.hosts[host].drops.insert(ticket, owners);
     }
 
     /// A node issues a dot.
@@ -229,7 +261,9 @@ impl Witness {
 
     fn disk_replied(&mut self, host: usize, now: Moment, reply: &DiskReply, dots: &mut Dots) {
         let (ticket, lsn) = match reply {
-            DiskReply::Applied { ticket, lsn, .. } | DiskReply::Read { ticket, lsn, .. } => (*ticket, *lsn),
+            DiskReply::Applied { ticket, lsn, .. }
+            | DiskReply::Read { ticket, lsn, .. }
+            | DiskReply::Removed { ticket, lsn, .. } => (*ticket, *lsn),
             DiskReply::Durable { through } => return self.synced(host, *through),
             DiskReply::MetaApplied { .. }
             | DiskReply::Sums { .. }
@@ -250,10 +284,30 @@ impl Witness {
             }
             (DiskReply::Read { stored: Stored::Absent, .. }, _) => {
                 watched.reads.own_read(ticket, None);
+                if replica.may_be_gone && !replica.is_current {
+                    replica.applied = Rc::default();
+                    replica.durable = Rc::default();
+                }
                 if *replica.applied != Holding::default() {
                     let evidence = "it answers that the key is absent, although it held a record of it";
                     let since = replica.since;
                     self.report_of(Invariant::HonestContexts, host, key, (since, now), evidence);
+                }
+                return;
+            }
+            (DiskReply::Removed { is_gone, .. }, _) => {
+                let owners = watched.drops.remove(&ticket);
+                if !*is_gone {
+                    return;
+                }
+                let since = std::mem::replace(&mut replica.since, now);
+                let held = std::mem::take(&mut replica.applied);
+                replica.is_current = true;
+                watched.unsynced.push_back((lsn, key, Rc::default()));
+                let on_disk = |owner: usize| (host::name(owner), self.hosts[owner].on_disk(key));
+                let owners = owners.into_iter().flatten().map(on_disk);
+                if let Some(evidence) = hints_drain::judge_removal(&held, owners) {
+                    self.report_of(Invariant::HintsDrain, host, key, (since, now), &evidence);
                 }
                 return;
             }
@@ -269,7 +323,7 @@ impl Witness {
                     }
                 };
                 let (birth, sources) = match asked {
-                    Asked::Read => return,
+                    Asked::Read | Asked::Remove => return,
                     Asked::Merge(merged) => (None, vec![merged]),
                     Asked::Put { birth, base, .. } => {
                         ((!is_adopted).then_some(birth), base.into_iter().collect())
@@ -292,7 +346,8 @@ impl Witness {
     /// A replica is seen to hold a record.
     fn found(&mut self, host: usize, now: Moment, key: usize, lsn: Lsn, found: Found<'_>, dots: &mut Dots) {
         let Some(replica) = self.hosts[host].replicas.get_mut(&key) else { return };
-        let before = replica.applied.clone();
+        let is_after_removal = replica.may_be_gone && !replica.is_current;
+        let before = if is_after_removal { Rc::default() } else { replica.applied.clone() };
         let since = replica.since;
         let was_current = std::mem::replace(&mut replica.is_current, true);
         let after =
@@ -328,7 +383,8 @@ impl Witness {
     }
 
     fn synced(&mut self, host: usize, through: Lsn) {
-        let Watched { unsynced, replicas, .. } = &mut self.hosts[host];
+        let Watched { unsynced, replicas, synced, .. } = &mut self.hosts[host];
+        *synced = through;
         while let Some((_, key, holding)) = unsynced.pop_front_if(|(lsn, ..)| *lsn <= through) {
             if let Some(replica) = replicas.get_mut(&key) {
                 replica.durable = holding;

@@ -264,7 +264,7 @@ impl Workload {
             self.clients[client].owed_by = Some(sight.now + span);
         }
         let owed_by = self.clients[client].owed_by;
-        let Profile { odd_level_per_mille: odd_level, atomic_per_mille, .. } = self.profile;
+        let Profile { odd_level_per_mille: odd_level, atomic_per_mille, sloppy_per_mille, .. } = self.profile;
         let actor = &mut self.clients[client];
         let held = actor.held.get(&key).cloned();
         let settled = actor.level;
@@ -294,6 +294,7 @@ impl Workload {
                     None => Basis::Shown(BTreeSet::new()),
                 };
                 let w = level(&mut actor.rng);
+                let sloppy = owed_by.is_none() && actor.rng.chance(sloppy_per_mille);
                 let write = Write {
                     key: key.clone(),
                     value: (!deletes).then(|| id.to_value()),
@@ -302,9 +303,9 @@ impl Workload {
                     operation: OperationId { started: WallTime(0), nonce: actor.rng.bits() },
                     attempt: 0,
                     w,
-                    sloppy: false,
+                    sloppy,
                 };
-                (Action::Write { id, deletes, basis, w }, Request::Write(write))
+                (Action::Write { id, deletes, basis, w, sloppy }, Request::Write(write))
             }
         };
         let index = self.history.operations.len();
@@ -450,6 +451,7 @@ impl Workload {
             }
             actor.held.insert(operation.key.clone(), Held { token, shown });
         }
+        self.history.acknowledged(ongoing.index, written.acks.len());
         self.end(client, Ending::Committed(written.dot), now, wishes);
     }
 

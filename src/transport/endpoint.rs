@@ -26,6 +26,7 @@ use quinn::{
     ReadError, ReadExactError, RecvStream, SendStream, ServerConfig, TransportConfig, VarInt, WriteError,
 };
 
+use super::afterlife::{RandomIds, ResetKey, ResetSecret};
 use super::certificate::Credentials;
 use super::error::{BindError, ConnectError};
 use super::faults::Faults;
@@ -57,6 +58,10 @@ const INCOMING_BYTES_MAX: (u64, u64) = (64 << 10, 4 << 20);
 
 /// Incoming connections that wait for the accept loop at most. It never waits itself, so this is ample.
 const INCOMING_MAX: usize = 1 << 10;
+
+/// Between two words to those who speak to the process before this one. All who were connected to it may speak at once,
+/// and each of these datagrams is smaller than the one that it answers.
+const RESET_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
 /// Links that were accepted by the endpoint and wait for [`Endpoint::accept`].
 const BACKLOG: usize = 128;
@@ -90,6 +95,9 @@ pub struct EndpointOptions {
     pub queued_bytes_max: usize,
     /// The table of faults to inject into this endpoint's socket. Without one there is no way to inject any.
     pub faults: Option<Arc<Faults>>,
+    /// With the secret of the process before it, an endpoint tells those who still speak to that one that it is gone.
+    /// Without it they find out by their idle timeouts.
+    pub reset_secret: Option<ResetSecret>,
 }
 
 impl Default for EndpointOptions {
@@ -104,6 +112,7 @@ impl Default for EndpointOptions {
             handshakes_unproven_max: 64,
             queued_bytes_max: 64 << 20,
             faults: None,
+            reset_secret: None,
         }
     }
 }
@@ -181,7 +190,12 @@ impl Endpoint {
         let udp = socket::open(listen).map_err(io_error)?;
         let socket = Arc::new(Socket::new(udp, options.faults.clone()).map_err(io_error)?);
 
-        let mut config = EndpointConfig::default();
+        let secret = match &options.reset_secret {
+            Some(secret) => secret.clone(),
+            None => ResetSecret::random().map_err(|error| BindError::Tls(error.to_string()))?,
+        };
+        let mut config = EndpointConfig::new(ResetKey::of(&secret));
+        config.cid_generator(|| Box::new(RandomIds)).min_reset_interval(RESET_INTERVAL_MIN);
         config.max_udp_payload_size(MTU_MAX).map_err(|error| BindError::Tls(error.to_string()))?;
         let server = options.accepts.then(|| server_config(credentials, &options)).transpose()?;
         let quinn = quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(AsyncStd))

@@ -369,8 +369,8 @@ pub(super) fn explain(error: ConnectionError) -> LinkError {
             reason: String::from_utf8_lossy(&close.reason).into_owned(),
         },
         ConnectionError::TimedOut => LinkError::TimedOut,
-        // The other side has restarted and no longer knows the connection.
-        ConnectionError::Reset => LinkError::Broken("the other side has restarted".to_owned()),
+        // It restarted, or it heard nothing for longer than the idle timeout, as after a pause.
+        ConnectionError::Reset => LinkError::Broken("the other side no longer knows the link".to_owned()),
         other => LinkError::Broken(other.to_string()),
     }
 }

@@ -13,6 +13,7 @@
 //! One QUIC connection per pair of nodes and per client, on it one long-lived stream of length-prefixed frames. That
 //! shape costs a fifth of the CPU time of a stream per request. Works from a program on any async runtime.
 
+pub mod afterlife;
 pub mod authority;
 pub mod certificate;
 mod delay;
@@ -26,6 +27,7 @@ pub mod runtime;
 mod socket;
 pub mod tls;
 
+pub use afterlife::ResetSecret;
 pub use authority::Authority;
 pub use certificate::Credentials;
 pub use endpoint::{Endpoint, EndpointOptions};

@@ -383,6 +383,8 @@ pub(crate) fn status(index: usize) -> Answer {
         requests: 0,
         clock_offset_ms: 0,
         counts: vec![],
+        dirty: vec![],
+        unreachable: vec![],
     })
 }
 

@@ -152,6 +152,7 @@ fn overlapping_atomic_reads_may_differ() {
         deletes: false,
         basis: Basis::Shown(Default::default()),
         w: Level::Majority,
+        sloppy: false,
     };
     let read = Action::Read { r: Level::Majority, atomic: true };
     let showed = |ids: &[u64]| Ending::Answered(seen(&ids.iter().map(|id| WriteId(*id)).collect()));

@@ -80,7 +80,13 @@ pub(crate) fn legal(kind: Kind, operations: usize, rng: &mut Rng) -> History {
                 pending.push(made.len() - 1);
                 let index = history.operations.len();
                 doing[client] = Doing::Write { index, made: made.len() - 1 };
-                let action = Action::Write { id, deletes, basis: Basis::Shown(shown), w: Level::Majority };
+                let action = Action::Write {
+                    id,
+                    deletes,
+                    basis: Basis::Shown(shown),
+                    w: Level::Majority,
+                    sloppy: false,
+                };
                 history.operations.push(begin(client, action, now));
             }
             Doing::Nothing => {

@@ -55,6 +55,51 @@ fn a_one_way_cut_ends_the_link_at_the_idle_timeout() {
     });
 }
 
+#[test]
+fn whoever_speaks_to_a_node_that_was_killed_and_restarted_is_told_so_by_nobody_else() {
+    run(async {
+        let faults = Arc::new(Faults::new(Rng::from_number(1)));
+        let with = |secret| EndpointOptions {
+            reset_secret: Some(ResetSecret::new([secret; ResetSecret::BYTES])),
+            ..EndpointOptions::default()
+        };
+        let server = node_with("n1", EndpointOptions { faults: Some(Arc::clone(&faults)), ..with(1) });
+        let client = client();
+        let (mut dialled, accepted) = linked(&client, &server, Protocol::Client).await;
+        let address = server.local_address();
+        // Nobody hears a killed process close anything.
+        faults.set(client.local_address(), Direction::Outbound, Fault::CUT).unwrap();
+        drop((server, accepted));
+        let another = rebound(address, with(2)).await;
+        push(&dialled.sender, b"said to nobody");
+        let mut payloads = Vec::new();
+        let told = or(async { Some(dialled.receiver.next_batch(&mut payloads).await) }, async {
+            Timer::after(Duration::from_millis(500)).await;
+            None
+        });
+        assert_eq!(told.await, None, "a node with another secret ends links that are not its own");
+        drop(another);
+        let _restarted = rebound(address, with(1)).await;
+        let killed = std::time::Instant::now();
+        let error = dialled.receiver.next_batch(&mut payloads).await.unwrap_err();
+        assert_eq!(error, LinkError::Broken("the other side no longer knows the link".to_owned()));
+        // Long before the idle timeout: what was pushed is sent again and again until somebody says something.
+        assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
+    });
+}
+
+/// An endpoint at an address that another one has just left, or is about to leave.
+async fn rebound(address: SocketAddr, options: EndpointOptions) -> Endpoint {
+    // A node of the development authority has another certificate after every start.
+    let credentials = node_credentials("n1");
+    loop {
+        match Endpoint::bind(address, &credentials, options.clone()) {
+            Ok(endpoint) => return endpoint,
+            Err(_) => futures_lite::future::yield_now().await,
+        }
+    }
+}
+
 fn frames_survive(seed: u64, outbound: Fault, inbound: Fault) -> starling::transport::faults::Injected {
     let (a, faults) = faulty("n1", seed);
     let counters = Arc::clone(&faults);

@@ -18,7 +18,7 @@ use starling::protocol::wire::frame::CLIENT_REQUEST_BYTES_MAX;
 use starling::transport::faults::{Direction, Fault, Faults};
 use starling::transport::{
     Authority, BindError, CloseCode, ConnectError, Credentials, Endpoint, EndpointOptions, Identity, Link,
-    LinkError, LinkReceiver, LinkSender, Protocol, PushError, Role,
+    LinkError, LinkReceiver, LinkSender, Protocol, PushError, ResetSecret, Role,
 };
 
 static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::create("test").unwrap());

@@ -209,7 +209,7 @@ impl Chronicle {
             Err(WriteError::Unknown(unsettled)) => (Ending::Unknown, unsettled.attempts),
             Err(WriteError::NotApplied { .. }) => (Ending::NotApplied, 1),
         };
-        let action = Action::Write { id, deletes: value_size.is_none(), basis, w };
+        let action = Action::Write { id, deletes: value_size.is_none(), basis, w, sloppy: false };
         self.note(client, key, action, (invoked, None), ending, attempts);
         (id, result.ok())
     }
@@ -261,6 +261,7 @@ impl Chronicle {
         let moved =
             |(key, remains): (Bytes, Remains)| (key, Remains { read: place[remains.read], ..remains });
         let history = History {
+            hints: Vec::new(),
             owners: self.owners,
             // The nodes of one machine have one clock.
             disks_were_lost: false,

@@ -191,7 +191,7 @@ impl OperationLine {
             ..OperationLine::default()
         };
         line.asks = match &operation.action {
-            Action::Write { id, deletes, basis, w } => {
+            Action::Write { id, deletes, basis, w, .. } => {
                 line.write = Some(id.0);
                 line.level = story::level(*w);
                 line.shown = match basis {
@@ -247,6 +247,8 @@ impl OperationLine {
                     None => Basis::WhateverIsThere,
                 },
                 w: level?,
+                // Nobody writes so in a soak.
+                sloppy: false,
             },
             _ => return None,
         };
@@ -319,7 +321,7 @@ mod tests {
     fn evidence_comes_back_as_it_was() {
         let dot = Dot { actor: Actor(u64::MAX), at: Timestamp(7) };
         let write = |id, deletes, basis, ending| {
-            (Action::Write { id: WriteId(id), deletes, basis, w: Level::All }, ending)
+            (Action::Write { id: WriteId(id), deletes, basis, w: Level::All, sloppy: false }, ending)
         };
         let shown = Basis::Shown([WriteId(1), WriteId(2)].into());
         let seen = Seen {
@@ -348,6 +350,7 @@ mod tests {
         let owners =
             vec![(NodeId(1), None), (NodeId(2), Some(None)), (NodeId(3), Some(Some(Record::default())))];
         let history = History {
+            hints: Vec::new(),
             owners: 3,
             operations: (0..).zip(told).map(operation).collect(),
             disks_were_lost: false,

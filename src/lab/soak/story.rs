@@ -96,7 +96,7 @@ impl Line {
 
 fn asked(action: &Action) -> String {
     match action {
-        Action::Write { id, deletes, basis, w } => {
+        Action::Write { id, deletes, basis, w, .. } => {
             let verb = if *deletes { "delete" } else { "put" };
             let basis = match basis {
                 Basis::Shown(shown) if shown.is_empty() => "having seen nothing".to_owned(),

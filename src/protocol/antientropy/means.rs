@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::ledger::Ledger;
 use crate::protocol::causality::Record;
 use crate::protocol::id::NodeId;
+use crate::protocol::ledger::Ledger;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::exchange::{EXCHANGE_BYTES_MAX, Exchange, Item, PairDigest};

@@ -12,35 +12,36 @@
 //! never an argument, so that a slot or a record that one side has lost takes nothing from the other.
 
 mod answering;
-pub mod ledger;
 mod listing;
 pub mod means;
 mod pace;
 mod refill;
+mod source;
 mod supply;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc as Shared;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use self::answering::{Answering, Glance};
-use self::ledger::Ledger;
 use self::means::{Ask, Means};
 pub use self::means::{Counts, Effect, Token};
 use self::pace::Pace;
-use self::refill::{Refill, Weighed};
+use self::refill::Refill;
+use self::source::Weighed;
 use self::supply::Supplies;
 use self::tree::{Common, SlotSums};
 use self::walk::{End, Walk};
 use crate::protocol::causality::Applied;
 use crate::protocol::config::ExchangeConfig;
 use crate::protocol::id::{Incarnation, NodeId};
+use crate::protocol::ledger::Ledger;
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::slot_set::SlotSet;
@@ -212,7 +213,8 @@ impl AntiEntropy {
             self.counts.rounds += 1;
             self.counts.rounds_equal += u64::from(end == End::Equal);
         }
-        self.pace.end(now, walk.fellow(), end, walk.tally.differing, &mut self.rng);
+        let unequal = walk.dirty().collect();
+        self.pace.end(now, walk.fellow(), end, walk.tally.differing, unequal, &mut self.rng);
     }
 
     fn means<'a>(&'a mut self, now: Moment, out: &'a mut Vec<Effect>) -> Means<'a> {
@@ -497,6 +499,11 @@ impl AntiEntropy {
         self.begin(now, out);
     }
 
+    /// The node's one account of repairs, for those that are no exchanges.
+    pub fn ledger(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
     /// What exchanges have done since the start of the node.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -513,10 +520,30 @@ impl AntiEntropy {
         current.max(self.pace.differing())
     }
 
+    /// Slots of which this node has reason to think that it and a fellow owner do not hold the same: a write could not be
+    /// delivered, or they differed when they were last compared. A fellow that is led by the other one does not count the
+    /// latter, so the whole is the union over all nodes.
+    #[must_use]
+    pub fn dirty(&self) -> BTreeSet<Slot> {
+        self.pace.dirty().chain(self.walk.iter().flat_map(Walk::dirty)).collect()
+    }
+
     /// How many records the exchange under way will still have to move, about.
     #[must_use]
     pub fn debt_keys(&self) -> u64 {
         self.walk.as_ref().map_or(0, Walk::debt_keys)
+    }
+
+    /// The bytes of those, about; 0 until the first of them has been moved.
+    #[must_use]
+    pub fn debt_bytes(&self) -> u64 {
+        self.walk.as_ref().map_or(0, Walk::debt_bytes)
+    }
+
+    /// What repair of all kinds costs, and may cost.
+    #[must_use]
+    pub fn account(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// At how many thousandths of its rate repair goes on: less than 1,000 while it yields to clients.

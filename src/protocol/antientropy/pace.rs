@@ -47,8 +47,10 @@ struct Fellow {
     seen: Option<Incarnation>,
     /// Slots of which it has missed something, or this node has.
     missed: BTreeSet<Slot>,
-    /// Slots that differed in the last exchange.
+    /// How many slots differed in the last exchange.
     differing: u64,
+    /// Slots that are not known to be equal again: those that differed in the last exchange, or were left over by one that failed.
+    unequal: BTreeSet<Slot>,
 }
 
 impl Pace {
@@ -74,6 +76,7 @@ impl Pace {
                     seen: None,
                     missed,
                     differing: 0,
+                    unequal: BTreeSet::new(),
                 };
                 self.fellows.insert(node, fellow);
             } else if let Some(fellow) = known {
@@ -166,10 +169,21 @@ impl Pace {
     }
 
     /// An exchange has ended.
-    pub(super) fn end(&mut self, now: Moment, node: NodeId, end: End, differing: u64, rng: &mut Rng) {
+    pub(super) fn end(
+        &mut self,
+        now: Moment,
+        node: NodeId,
+        end: End,
+        differing: u64,
+        unequal: BTreeSet<Slot>,
+        rng: &mut Rng,
+    ) {
         let Some(fellow) = self.fellows.get_mut(&node) else { return };
-        if !matches!(end, End::Failed | End::Busy) {
+        if matches!(end, End::Failed | End::Busy) {
+            fellow.unequal.extend(unequal);
+        } else {
             fellow.differing = differing;
+            fellow.unequal = unequal;
             fellow.retry = RETRY;
         }
         let pause = match end {
@@ -187,6 +201,11 @@ impl Pace {
             }
         };
         fellow.due = now + pause;
+    }
+
+    /// Slots of which this node has reason to think that it and a fellow do not hold the same.
+    pub(super) fn dirty(&self) -> impl Iterator<Item = Slot> {
+        self.fellows.values().flat_map(|fellow| fellow.missed.iter().chain(&fellow.unequal).copied())
     }
 
     /// Slots that differed the last time, over all fellows that this node leads.

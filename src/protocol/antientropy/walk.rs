@@ -89,6 +89,8 @@ pub(super) struct Walk {
     merges: BTreeMap<Token, (Bytes, Record)>,
     /// Keys whose records the fellow is to get.
     push: VecDeque<Bytes>,
+    /// Slots that differed, after the pause.
+    found: BTreeSet<Slot>,
     is_mending: bool,
     stalls: u32,
     pub(super) tally: Tally,
@@ -103,6 +105,8 @@ pub(super) struct Tally {
     pub(super) mended: u64,
     /// Records, both ways.
     pub(super) moved: u64,
+    /// Their bytes.
+    pub(super) bytes: u64,
 }
 
 #[derive(Debug)]
@@ -160,6 +164,7 @@ impl Walk {
             received: BTreeSet::new(),
             merges: BTreeMap::new(),
             push: VecDeque::new(),
+            found: BTreeSet::new(),
             stalls: 0,
             tally: Tally::default(),
         };
@@ -187,6 +192,18 @@ impl Walk {
         let slots = (self.queue.len() + self.differing.len()) as u64;
         let per_slot = self.tally.moved.checked_div(self.tally.mended).unwrap_or(1).max(1);
         slots * per_slot + self.push.len() as u64
+    }
+
+    /// The bytes of those, about: as many for each record as it was so far.
+    pub(super) fn debt_bytes(&self) -> u64 {
+        let per_record = self.tally.bytes.checked_div(self.tally.moved).unwrap_or(0);
+        self.debt_keys() * per_record
+    }
+
+    /// Slots in which the two differed when they were last compared, and those that are known to have missed something and
+    /// are still to be compared.
+    pub(super) fn dirty(&self) -> impl Iterator<Item = Slot> {
+        self.found.iter().chain(&self.queue).copied()
     }
 
     /// When to call [`on_deadline`](Walk::on_deadline).
@@ -343,6 +360,7 @@ impl Walk {
             }
             if !parts.arc.spans_slots() {
                 self.tally.differing += 1;
+                self.found.insert(parts.arc.slots().0);
                 self.differing.push_back(parts);
                 continue;
             }
@@ -448,6 +466,7 @@ impl Walk {
     /// A record of the fellow's is on its way into the own store.
     pub(super) fn note_received(&mut self, token: Token, key: Bytes, record: Record, now: Moment) {
         self.tally.moved += 1;
+        self.tally.bytes += record.encoded_len() + key.len() as u64;
         self.received.insert(key.clone());
         self.merges.insert(token, (key, record));
         if let Step::Asking { question, .. } = &mut self.step {
@@ -521,7 +540,7 @@ impl Walk {
         self.push.drain(..found.len().min(self.push.len()));
         let items = items(found);
         self.tally.moved += items.len() as u64;
-        means.send_records(self.fellow, self.common.digest(), items);
+        self.tally.bytes += means.send_records(self.fellow, self.common.digest(), items);
         self.step = Step::Idle;
         self.advance(means)
     }

@@ -226,16 +226,18 @@ impl Record {
     /// The size of the canonical bytes.
     #[must_use]
     pub fn encoded_len(&self) -> u64 {
+        let Parts { context, siblings, operations, .. } = &self.parts;
+        let values = siblings.iter().filter_map(|sibling| sibling.value.as_ref());
+        let (values, bytes) =
+            values.fold((0, 0), |(count, sum), value| (count + 1, sum + value.len() as u64));
+        let deletions = siblings.len() as u64 - values;
+        Record::size_of(context.len() as u64, values, operations.len() as u64) + bytes + 17 * deletions
+    }
+
+    /// The size of a record with so many actors in its context, so many empty values and so many marks of operations.
+    pub(in crate::protocol) fn size_of(actors: u64, values: u64, marks: u64) -> u64 {
         // Must agree with `Parts` under the codec: fixed-width integers, 64-bit lengths, one byte for an option.
-        let siblings: u64 = self
-            .parts
-            .siblings
-            .iter()
-            .map(|s| 16 + 1 + s.value.as_ref().map_or(0, |v| 8 + v.len() as u64))
-            .sum();
-        8 + (8 + 16 * self.parts.context.len() as u64)
-            + (8 + siblings)
-            + (8 + 32 * self.parts.operations.len() as u64)
+        8 + (8 + 16 * actors) + (8 + (16 + 1 + 8) * values) + (8 + 32 * marks)
     }
 
     /// The hash of the canonical bytes together with the key.

@@ -69,7 +69,11 @@ impl Recovered {
                 MetaKey::Founding => recovered.pledge = read("promise of the founding", bytes)?,
                 MetaKey::Member(_) => recovered.members.push(read("address book", bytes)?),
                 MetaKey::Seed(address) => recovered.seeds.push(*address),
-                MetaKey::Identity | MetaKey::Start | MetaKey::Trust => {}
+                MetaKey::Identity
+                | MetaKey::Start
+                | MetaKey::Trust
+                | MetaKey::HintHolders(_)
+                | MetaKey::HintEpoch(_) => {}
             }
         }
         Ok(recovered)

@@ -11,6 +11,8 @@ pub struct Gauges {
     pub disk_waiters: usize,
     /// Members in its address book, itself included.
     pub members: usize,
+    /// Bytes of the hints that it keeps, with what they cost in memory.
+    pub hint_bytes: u64,
 }
 
 impl Node {
@@ -21,6 +23,7 @@ impl Node {
             requests: self.coordinator.len(),
             disk_waiters: self.desk.len(),
             members: self.membership.entries().count(),
+            hint_bytes: self.hints.bytes(),
         }
     }
 }

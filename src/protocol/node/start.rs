@@ -17,7 +17,9 @@ use crate::protocol::output::{Notice, Output};
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::coordinator::Coordinator;
 use crate::protocol::replication::desk::{Desk, Errand};
+use crate::protocol::replication::hints::Hints;
 use crate::protocol::replication::latency::Latency;
+use crate::protocol::replication::register::HintRegister;
 use crate::protocol::ring::entry::{Entry, Name, Phase};
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskRequest, MetaKey};
@@ -66,6 +68,15 @@ pub enum StartError {
     Unreadable(String),
 }
 
+/// What the disk remembers, beside who the node is.
+#[derive(Default)]
+struct Memory {
+    recovered: Recovered,
+    trust: Trust,
+    register: HintRegister,
+    hints: Hints,
+}
+
 impl Node {
     /// A node that starts from the durable state `meta` (empty at its very first start).
     ///
@@ -107,7 +118,11 @@ impl Node {
         desk.ask(Errand::Start(start.actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
         let trust = Trust::recover(meta.get(&MetaKey::Trust))
             .map_err(|error| StartError::Unreadable(error.to_string()))?;
-        Ok(Node::assemble(config, start, own, recovered, trust, desk, now, rng))
+        let unreadable = |error: codec::DecodeError| StartError::Unreadable(error.to_string());
+        let register = HintRegister::parse(meta).map_err(unreadable)?;
+        let hints = Hints::parse(meta).map_err(unreadable)?;
+        let memory = Memory { recovered, trust, register, hints };
+        Ok(Node::assemble(config, start, own, memory, desk, now, rng))
     }
 
     /// A node that comes back without its disk: the member that is `known` to the others, under its own id.
@@ -148,21 +163,21 @@ impl Node {
         ];
         let mut desk = Desk::default();
         desk.ask(Errand::Start(start.actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
-        Ok(Node::assemble(config, start, own, Recovered::default(), trust, desk, now, rng))
+        let memory = Memory { trust, ..Memory::default() };
+        Ok(Node::assemble(config, start, own, memory, desk, now, rng))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the two ways to start differ in all of these")]
     fn assemble(
         config: NodeConfig,
         start: Start,
         own: Entry,
-        recovered: Recovered,
-        trust: Trust,
+        memory: Memory,
         desk: Desk,
         now: Now,
         mut rng: Rng,
     ) -> Node {
         let id = own.id;
+        let Memory { recovered, trust, register, hints } = memory;
         let membership = Membership::new(&config, own, recovered, rng.fork());
         let antientropy = AntiEntropy::new(id, &config.exchange, rng.fork());
         Node {
@@ -177,6 +192,8 @@ impl Node {
             antientropy,
             desk,
             latency: Latency::default(),
+            register,
+            hints,
             doubts: Vec::new(),
             missed: Vec::new(),
             counts: Counts::default(),

@@ -2,6 +2,7 @@
 
 use super::{Life, Node};
 use crate::protocol::antientropy::Counts;
+use crate::protocol::id::NodeId;
 use crate::protocol::replication::scope::node_time;
 use crate::protocol::time::Now;
 use crate::protocol::wire::client::{Status, Topology};
@@ -37,7 +38,9 @@ impl Node {
 
     pub(super) fn status(&self, now: Now) -> Status {
         let slots_owned = self.view.as_ref().map_or(0, |view| view.ring().load(self.id()));
-        let exchange = self.antientropy.counts();
+        let (exchange, hints) = (self.antientropy.counts(), self.hints.counts());
+        let account = self.antientropy.account();
+        let (repairs, (keys_per_second, bytes_per_second)) = (account.read_repairs(), account.rates());
         let counts = [
             ("actor_changes", self.counts.amnesia),
             ("exchange_bytes_received", exchange.bytes_received),
@@ -48,19 +51,29 @@ impl Node {
             ("exchange_rounds_equal", exchange.rounds_equal),
             ("exchange_slots_compared", exchange.slots_compared),
             ("exchange_slots_differing", self.antientropy.slots_differing()),
+            ("hint_bytes", self.hints.bytes()),
+            ("hint_holders_registered", self.register.len() as u64),
+            ("hints", self.hints.len() as u64),
+            ("hints_delivered", hints.delivered),
+            ("hints_refused", hints.refused),
+            ("read_repairs", repairs.done),
+            ("read_repairs_left", repairs.left),
             ("reads", self.counts.reads),
             ("records_dropped", self.losses.dropped),
             ("records_fetched_for_peers", self.counts.fetched),
             ("records_refilled", self.antientropy.refilling().1),
             ("records_replicated_from_peers", self.counts.replicated),
+            ("repair_bytes_per_second", bytes_per_second),
+            ("repair_debt_bytes", self.antientropy.debt_bytes()),
             ("repair_debt_keys", self.antientropy.debt_keys()),
+            ("repair_keys_per_second", keys_per_second),
             ("repair_rate_per_mille", self.antientropy.ease_per_mille()),
             ("slots_doubted", self.losses.doubted),
             ("slots_refilled", self.losses.refilled),
             ("slots_refilling", self.losses.trust.voteless().len() as u64),
             ("writes", self.counts.writes),
         ];
-        Status {
+        let mut status = Status {
             node: self.id(),
             name: self.config.name.clone(),
             address: self.config.addresses.first().copied(),
@@ -72,6 +85,17 @@ impl Node {
             requests: u32::try_from(self.coordinator.len()).unwrap_or(u32::MAX),
             clock_offset_ms: self.membership.clock_offset(),
             counts: counts.map(|(name, count)| (name.to_owned(), count)).to_vec(),
-        }
+            dirty: Vec::new(),
+            unreachable: self.out_of_reach(),
+        };
+        status.add_dirty(self.antientropy.dirty());
+        status
+    }
+
+    /// The members that own slots and that this node cannot reach now.
+    fn out_of_reach(&self) -> Vec<NodeId> {
+        let Some(view) = &self.view else { return Vec::new() };
+        let members = view.ring().members().iter().map(|member| member.node);
+        members.filter(|node| *node != self.id() && !self.membership.is_reachable(*node)).collect()
     }
 }

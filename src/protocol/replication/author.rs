@@ -97,16 +97,23 @@ impl Author {
         self.clock.observe(seen, wall, CLOCK_SKEW_MAX / 2);
     }
 
-    /// Whether the acknowledgement of a replica counts that states `entry` as its entry for `actor`, one of this
-    /// process. One above all that was ever issued is a proof that this node lost its memory or has a twin; the replica
-    /// may then have taken the write for one that it had seen and superseded.
-    pub fn believes(&mut self, actor: Actor, entry: Timestamp) -> bool {
-        if actor == self.actor {
+    /// Whether the acknowledgement of a replica counts that was sent a record which covers `dot`, and states `entry` as its
+    /// entry for that actor.
+    ///
+    /// * Below the dot it proves that nothing was merged: merging only adds. That holds for the dots of everybody.
+    /// * Above all that was ever issued it proves, for an actor of this process, that this node lost its memory or has a
+    ///   twin; the replica may then have taken the write for one that it had seen and superseded. What others have issued
+    ///   nobody knows here, so for their dots there is no such bound.
+    pub fn believes(&mut self, dot: Dot, entry: Timestamp) -> bool {
+        if entry < dot.at {
+            return false;
+        }
+        if dot.actor == self.actor {
             let is_outrun = entry > self.issued;
             self.doubted |= is_outrun;
             return !is_outrun;
         }
-        self.former.iter().any(|(former, issued)| *former == actor && entry <= *issued)
+        self.former.iter().all(|(former, issued)| *former != dot.actor || entry <= *issued)
     }
 }
 
@@ -160,10 +167,24 @@ mod tests {
     fn an_entry_above_what_was_issued_does_not_count_and_raises_doubt() {
         let mut author = ready();
         let issued = author.issue(WALL).map(|dot| dot.at).unwrap();
-        assert!(author.believes(Actor(1), issued));
+        let dot = Dot { actor: Actor(1), at: issued };
+        assert!(author.believes(dot, issued));
         assert!(!author.is_doubted());
-        assert!(!author.believes(Actor(1), Timestamp(issued.0 + 1)));
+        assert!(!author.believes(dot, Timestamp(issued.0 + 1)));
         assert!(author.is_doubted());
+    }
+
+    #[test]
+    fn an_entry_below_the_dot_does_not_count_whoever_wrote_it() {
+        let mut author = ready();
+        let own = author.issue(WALL).unwrap();
+        for dot in [own, Dot { actor: Actor(7), at: Timestamp(5) }] {
+            assert!(!author.believes(dot, Timestamp(dot.at.0 - 1)));
+            assert!(author.believes(dot, dot.at));
+        }
+        // What somebody else has issued meanwhile is not known here.
+        assert!(author.believes(Dot { actor: Actor(7), at: Timestamp(5) }, Timestamp(1_000)));
+        assert!(!author.is_doubted());
     }
 
     #[test]
@@ -171,9 +192,9 @@ mod tests {
         let mut author = ready();
         let issued = author.issue(WALL).map(|dot| dot.at).unwrap();
         author.replace(Actor(2));
-        assert!(author.believes(Actor(1), issued));
-        assert!(!author.believes(Actor(1), Timestamp(issued.0 + 1)));
-        assert!(!author.believes(Actor(3), Timestamp(0)));
+        let dot = Dot { actor: Actor(1), at: issued };
+        assert!(author.believes(dot, issued));
+        assert!(!author.believes(dot, Timestamp(issued.0 + 1)));
         assert!(!author.is_doubted());
     }
 }

@@ -8,7 +8,7 @@ use super::explain::Explain;
 use super::forward::{Forward, key_of, refusal};
 use super::get::{Get, check_key};
 use super::put::Put;
-use super::receiver::Receiver;
+use super::receiver::{self, Receiver};
 use super::scope::{Origin, Scope};
 use crate::protocol::causality::{Applied, OPERATION_LIFETIME, Record};
 use crate::protocol::id::{NodeId, RequestId};
@@ -36,7 +36,7 @@ pub enum Event {
     Stored {
         /// The owner.
         from: NodeId,
-        /// Its entry for this node's actor.
+        /// Its entry for the actor that this node asked it about.
         entry: Timestamp,
     },
     /// An owner refused.
@@ -50,6 +50,10 @@ pub enum Event {
     Applied(Applied),
     /// The own write is in the synced log.
     Logged,
+    /// It is durable that this node may keep hints of the key.
+    Registered(NodeId),
+    /// A node has its hint in its synced log.
+    Hinted(NodeId),
     /// An owner answered what was passed on to it.
     Forwarded {
         /// The owner.
@@ -137,6 +141,13 @@ impl Coordinator {
         }
         if let Err(problem) = check_key(key, scope.limits.key_bytes_max) {
             return scope.answer(origin, refusal(&ask, problem));
+        }
+        if let (Origin::Client { .. }, Request::Write(write)) = (origin, &ask)
+            && !receiver::may_have_started(write.operation, scope.node_time())
+        {
+            let message =
+                "the operation is said to start in the future; operation ids carry the time that nodes tell";
+            return scope.answer(origin, refusal(&ask, Problem::new(Code::BadRequest, message)));
         }
         if self.waiting.len() >= scope.config.requests_max {
             let message =

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use crate::protocol::causality::Record;
 use crate::protocol::id::{Actor, NodeId, RequestId};
 use crate::protocol::output::Output;
@@ -42,6 +44,31 @@ pub enum Errand {
     Trust,
     /// A slot that is to be mended.
     Mend(Slot),
+    /// A node that may keep hints of a slot is entered into the register, for this operation.
+    Register(Slot, NodeId, RequestId),
+    /// It is struck off again; nobody waits.
+    StrikeOff,
+    /// A record to keep for an owner.
+    Hint {
+        /// The coordinator.
+        from: NodeId,
+        /// Its number.
+        request: RequestId,
+        /// The owner.
+        target: NodeId,
+        /// The key.
+        key: Bytes,
+        /// What was set aside for it.
+        bytes: u64,
+    },
+    /// The epoch of a hint is written down; nobody waits, since the hint itself follows in the log.
+    HintEpoch,
+    /// What lies in slots of others is looked up, to find the hints of former lives.
+    Recount,
+    /// A hint is read, to be sent to the owners.
+    Replay(Bytes),
+    /// A hint that all owners have is dropped.
+    DropHint(Bytes),
 }
 
 /// Who waits for the log to be synced.
@@ -77,6 +104,17 @@ pub enum Vigil {
     Mended(Slot),
     /// As in [`Errand::Trust`].
     Trust,
+    /// As in [`Errand::Register`].
+    Register(Slot, NodeId, RequestId),
+    /// A coordinator waits for a `Hinted`.
+    Hinted {
+        /// The coordinator.
+        to: NodeId,
+        /// Its number.
+        request: RequestId,
+    },
+    /// As in [`Errand::DropHint`].
+    DropHint(Bytes),
 }
 
 /// Remembers what each disk request was for, and who waits for which position of the log (High-Water Mark).

@@ -1,6 +1,8 @@
 //! What the stories of this module are told with: a coordinator among three owners, a disk that obeys the story and
 //! peers that are reached as it says.
 
+mod disk;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,15 +11,18 @@ use bytes::Bytes;
 
 use super::author::Author;
 use super::coordinator::{Coordinator, Event};
-use super::desk::{Desk, Errand, Vigil};
+use super::desk::{Desk, Errand};
+use super::hints::{self, Hints, Kept};
 use super::latency::Latency;
-use super::replica;
+use super::register::{self, HintRegister};
 use super::scope::{Origin, Peers, Scope};
+use super::{recount, replay, replica};
 use crate::protocol::causality::{
     Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, OperationMark, Put, Record, Refusal,
 };
-use crate::protocol::config::{Limits, ReplicationConfig};
+use crate::protocol::config::{ExchangeConfig, HintConfig, Limits, ReplicationConfig};
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, Place, ReapEpoch, RequestId, SessionId};
+use crate::protocol::ledger::Ledger;
 use crate::protocol::output::{Destination, Notice, Output};
 use crate::protocol::ring::entry::{Entry, Name, Phase, Stage};
 use crate::protocol::ring::member::{Weight, Zone};
@@ -25,7 +30,7 @@ use crate::protocol::ring::replicas::Replicas;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::{RingView, SlotDigest};
 use crate::protocol::rng::Rng;
-use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, Stored, Ticket};
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey, Ticket};
 use crate::protocol::storage::trust::Trust;
 use crate::protocol::time::{Moment, Now, Timestamp, WallTime};
 use crate::protocol::wire::client::{
@@ -123,6 +128,10 @@ pub(super) struct Story {
     pub(super) author: Author,
     pub(super) desk: Desk,
     pub(super) latency: Latency,
+    pub(super) register: HintRegister,
+    pub(super) hints: Hints,
+    pub(super) hint_config: HintConfig,
+    pub(super) ledger: Ledger,
     pub(super) doubts: Vec<NodeId>,
     pub(super) missed: Vec<(NodeId, Slot)>,
     pub(super) coordinator: Coordinator,
@@ -130,8 +139,12 @@ pub(super) struct Story {
     pub(super) disk: BTreeMap<Bytes, Record>,
     /// Keys whose records are damaged.
     pub(super) lost: Vec<Bytes>,
+    /// Whether the disk trusts what is in its slots.
+    pub(super) is_trusted: bool,
     /// What the disk refuses every update for.
     pub(super) refusing: Option<Refusal>,
+    /// What was written that is not per key, `None` for what was removed.
+    pub(super) meta: BTreeMap<MetaKey, Option<Bytes>>,
     /// Requests that the disk has not executed.
     pub(super) waiting: VecDeque<DiskRequest>,
     /// The newest entry of the log.
@@ -163,12 +176,18 @@ impl Story {
             author,
             desk: Desk::default(),
             latency: Latency::default(),
+            register: HintRegister::default(),
+            hints: Hints::default(),
+            hint_config: HintConfig::default(),
+            ledger: Ledger::new(&ExchangeConfig::default()),
             doubts: Vec::new(),
             missed: Vec::new(),
             coordinator: Coordinator::new(&mut Rng::from_number(1)),
             disk: BTreeMap::new(),
             lost: Vec::new(),
+            is_trusted: true,
             refusing: None,
+            meta: BTreeMap::new(),
             waiting: VecDeque::new(),
             log: Lsn(0),
             positions: BTreeMap::new(),
@@ -190,6 +209,10 @@ impl Story {
             author: &mut self.author,
             desk: &mut self.desk,
             latency: &mut self.latency,
+            register: &mut self.register,
+            hints: &mut self.hints,
+            hint_config: &self.hint_config,
+            ledger: &mut self.ledger,
             doubts: &mut self.doubts,
             missed: &mut self.missed,
             out: &mut out,
@@ -238,6 +261,15 @@ impl Story {
             PeerMessage::Fetch { request, digest, key } => {
                 replica::on_fetch(from, request, digest, &key, scope)
             }
+            PeerMessage::Stored { request, .. } if replay::is_replay(request) => {
+                replay::on_stored(from, request, scope);
+            }
+            PeerMessage::Hint { request, digest, epoch, target, key, record } => {
+                hints::on_hint(from, request, Kept { digest, epoch, target, key, record }, scope);
+            }
+            PeerMessage::Hinted { request } => coordinator.handle(request, Event::Hinted(from), scope),
+            PeerMessage::AskHints { slots } => hints::on_ask(from, slots, scope),
+            PeerMessage::NoHints { slots } => register::on_no_hints(from, &slots, scope),
             PeerMessage::Stored { request, entry } => {
                 coordinator.handle(request, Event::Stored { from, entry }, scope);
             }
@@ -270,107 +302,6 @@ impl Story {
         self.on_disk(DiskReply::Durable { through })
     }
 
-    fn submit(&mut self, request: DiskRequest) -> DiskReply {
-        match request {
-            DiskRequest::Update { ticket, key, change, .. } => {
-                let mut applied = if self.lost.contains(&key) {
-                    Applied::Refused(Refusal::Lost)
-                } else {
-                    Record::apply(&change, self.disk.get(&key))
-                };
-                if let (Applied::Changed { .. }, Some(refusal)) = (&applied, self.refusing) {
-                    applied = Applied::Refused(refusal);
-                }
-                if let Applied::Changed { record, .. } | Applied::Adopted { record, changed: true, .. } =
-                    &applied
-                {
-                    self.disk.insert(key.clone(), record.clone());
-                    self.log.0 += 1;
-                    self.positions.insert(key.clone(), self.log);
-                }
-                DiskReply::Applied { ticket, lsn: self.position(&key), applied }
-            }
-            DiskRequest::Read { ticket, key, .. } => {
-                let stored = match self.disk.get(&key) {
-                    _ if self.lost.contains(&key) => Stored::Lost,
-                    Some(record) => Stored::Present(record.clone()),
-                    None => Stored::Absent,
-                };
-                DiskReply::Read { ticket, lsn: self.position(&key), stored }
-            }
-            DiskRequest::Meta { ticket, .. } => DiskReply::MetaApplied { ticket, lsn: self.log },
-            DiskRequest::Sums { .. }
-            | DiskRequest::List { .. }
-            | DiskRequest::ReadMany { .. }
-            | DiskRequest::Mend { .. } => {
-                panic!("a coordinator asks for one key at a time: {request:?}")
-            }
-        }
-    }
-
-    fn position(&self, key: &Bytes) -> Lsn {
-        self.positions.get(key).copied().unwrap_or_default()
-    }
-
-    /// As the node routes what its disk answers.
-    fn on_disk(&mut self, reply: DiskReply) -> Vec<Output> {
-        let mut ready = Vec::new();
-        let mut out = match reply {
-            DiskReply::Applied { ticket, lsn, applied } => match self.errand(ticket) {
-                Errand::Operation(request) => {
-                    let is_logged = !matches!(applied, Applied::Refused(_));
-                    if is_logged {
-                        ready.extend(self.desk.wait(lsn, Vigil::OwnWrite(request)));
-                    }
-                    self.with_scope(|coordinator, scope| {
-                        coordinator.handle(request, Event::Applied(applied), scope)
-                    })
-                }
-                Errand::Replicate { from, request, actor } => self.with_scope(|_, scope| {
-                    replica::on_replicated(from, request, actor, lsn, applied, scope);
-                }),
-                _ => Vec::new(),
-            },
-            DiskReply::Read { ticket, lsn, stored } => match self.errand(ticket) {
-                Errand::Operation(request) => match stored {
-                    Stored::Lost => self.with_scope(|coordinator, scope| {
-                        let event = Event::Refused { from: OWN, reason: PeerRefusal::Lost };
-                        coordinator.handle(request, event, scope);
-                    }),
-                    Stored::Absent | Stored::Present(_) => {
-                        let record = if let Stored::Present(record) = stored { Some(record) } else { None };
-                        ready.extend(self.desk.wait(lsn, Vigil::OwnRead(request, record)));
-                        Vec::new()
-                    }
-                },
-                Errand::Fetch { from, request } => self.with_scope(|_, scope| {
-                    replica::on_read(from, request, lsn, stored, scope);
-                }),
-                _ => Vec::new(),
-            },
-            DiskReply::Durable { through } => {
-                ready = self.desk.synced(through);
-                Vec::new()
-            }
-            DiskReply::MetaApplied { .. }
-            | DiskReply::Sums { .. }
-            | DiskReply::Listed { .. }
-            | DiskReply::ReadMany { .. }
-            | DiskReply::Mended { .. }
-            | DiskReply::Doubted { .. } => Vec::new(),
-        };
-        for vigil in ready {
-            out.extend(self.with_scope(|coordinator, scope| match vigil {
-                Vigil::OwnWrite(request) => coordinator.handle(request, Event::Logged, scope),
-                Vigil::OwnRead(request, record) => {
-                    coordinator.handle(request, Event::Fetched { from: OWN, record }, scope);
-                }
-                vigil => replica::on_durable(vigil, scope),
-            }));
-        }
-        out
-    }
-
     fn errand(&mut self, ticket: Ticket) -> Errand {
         self.desk.fetch_errand(ticket).expect("the disk answers what it was asked, once")
     }
@@ -390,6 +321,22 @@ impl Story {
         }
         self.advance(end.since(self.now.monotonic));
         out
+    }
+
+    /// The node starts anew: what it knew of the hints on its disk is gone, but for what it had written down.
+    pub(super) fn restart_hints(&mut self) {
+        let written = self.meta.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+        self.hints = Hints::parse(&written.collect()).unwrap();
+    }
+
+    /// The time to look at hints and at the register has come.
+    pub(super) fn look_at_hints(&mut self, after: Duration) -> Vec<Output> {
+        self.advance(after);
+        self.with_scope(|_, scope| {
+            recount::tick(scope);
+            replay::tick(scope);
+            register::tick(scope);
+        })
     }
 
     fn advance(&mut self, span: Duration) {
@@ -449,20 +396,25 @@ impl Story {
 
     /// The record goes to an owner.
     pub(super) fn replicate(&self, to: NodeId, record: &Record) -> Output {
-        self.replicate_as(self.last_request(), to, record)
+        self.replicate_as(self.last_request(), ACTOR, to, record)
+    }
+
+    /// The record goes to an owner, which is to state its entry for another node's actor: the write is that node's.
+    pub(super) fn replicate_of_another(&self, to: NodeId, record: &Record) -> Output {
+        self.replicate_as(self.last_request(), OTHER, to, record)
     }
 
     /// The record goes to an owner, and nobody waits for an answer.
     pub(super) fn repair(&self, to: NodeId, record: &Record) -> Output {
-        self.replicate_as(RequestId(0), to, record)
+        self.replicate_as(RequestId(0), ACTOR, to, record)
     }
 
-    fn replicate_as(&self, request: RequestId, to: NodeId, record: &Record) -> Output {
+    fn replicate_as(&self, request: RequestId, actor: Actor, to: NodeId, record: &Record) -> Output {
         let message = PeerMessage::Replicate {
             request,
             digest: self.digest(),
             epoch: ReapEpoch(0),
-            actor: ACTOR,
+            actor,
             key: key(),
             record: record.clone(),
         };

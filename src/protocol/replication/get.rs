@@ -9,10 +9,10 @@ use super::desk::Errand;
 use super::gather::{Gather, Gathered};
 use super::quorum::{Quorum, Verdict};
 use super::scope::{Origin, Scope};
-use crate::protocol::causality::{Applied, Change, Record, Sibling};
-use crate::protocol::id::{Actor, NodeId, RequestId};
+use crate::protocol::causality::{Applied, Change, Dot, Record, Sibling};
+use crate::protocol::id::{NodeId, RequestId};
 use crate::protocol::storage::trust::Standing;
-use crate::protocol::time::Moment;
+use crate::protocol::time::{Moment, Timestamp};
 use crate::protocol::wire::client::{Answer, Code, Level, Problem, Read, ReadAnswer};
 use crate::protocol::wire::peer::PeerRefusal;
 
@@ -36,8 +36,9 @@ enum State {
     WritingBack {
         record: Record,
         replies: Vec<NodeId>,
-        /// The actor whose entry the owners state with their acknowledgements.
-        actor: Actor,
+        /// The newest of the writes that will be shown. The owners state their entry for its actor with their
+        /// acknowledgements.
+        newest: Dot,
         holders: Quorum,
         resend_at: Moment,
         pause: Duration,
@@ -76,10 +77,13 @@ impl Get {
                     scope.update(Errand::Operation(self.request), &self.ask.key, change);
                 }
                 let pause = scope.config.resend_after;
+                // Reaping may compact what is dead out of a context, but never a sibling that lives.
+                let dots = record.siblings().iter().map(|sibling| sibling.dot);
+                let none = Dot { actor: scope.author.actor(), at: Timestamp::default() };
                 self.state = State::WritingBack {
+                    newest: dots.max_by_key(|dot| (dot.at, dot.actor)).unwrap_or(none),
                     record,
                     replies,
-                    actor: scope.author.actor(),
                     holders,
                     resend_at: scope.now.monotonic + pause,
                     pause,
@@ -89,17 +93,25 @@ impl Get {
             }
         }
         for node in stale {
-            scope.repair(node, &self.ask.key, &record);
+            if !scope.repair(node, &self.ask.key, &record) {
+                // Left to the exchange, which is between this node and another one.
+                let fellow = if node == scope.own {
+                    replies.iter().find(|other| **other != node)
+                } else {
+                    Some(&node)
+                };
+                fellow.into_iter().for_each(|fellow| scope.miss(*fellow, &self.ask.key));
+            }
         }
         self.show(Some(&record), replies, scope)
     }
 
     /// Sends the merged record to every other owner that is not known to hold it.
     fn write_back(&self, scope: &mut Scope<'_>) {
-        let State::WritingBack { record, actor, holders, .. } = &self.state else { return };
+        let State::WritingBack { record, newest, holders, .. } = &self.state else { return };
         for node in holders.silent() {
             if node != scope.own && scope.can_reach(node) {
-                scope.replicate(node, self.request, *actor, &self.ask.key, record);
+                scope.replicate(node, self.request, newest.actor, &self.ask.key, record);
             }
         }
     }
@@ -217,8 +229,8 @@ impl Operation for Get {
                 let verdict = gather.on_refusal(from, &reason, scope);
                 self.judge(verdict, scope)
             }
-            (State::WritingBack { actor, .. }, Event::Stored { from, entry }) => {
-                let is_held = scope.author.believes(*actor, entry);
+            (State::WritingBack { newest, .. }, Event::Stored { from, entry }) => {
+                let is_held = scope.author.believes(*newest, entry);
                 if is_held { self.held_by(from, scope) } else { Progress::Pending }
             }
             (State::WritingBack { .. }, Event::Logged) => {

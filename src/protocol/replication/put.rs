@@ -1,21 +1,25 @@
 //! A write by quorum: puts and deletes.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::coordinator::{Event, Operation, Progress};
 use super::desk::Errand;
 use super::gather::{Gather, Gathered};
 use super::get::check_key;
+use super::hinting::{Hint, Hinting};
 use super::quorum::{Quorum, Verdict};
+use super::register;
 use super::scope::{Origin, Scope};
 use crate::protocol::causality::{
     Applied, Change, ContextError, Dot, OPERATION_LIFETIME, Put as Update, Record, Refusal, VersionVector,
 };
-use crate::protocol::id::{Actor, NodeId, RequestId};
+use crate::protocol::id::{NodeId, RequestId};
 use crate::protocol::output::{Notice, Output};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
 use crate::protocol::storage::trust::Standing;
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Code, Level, Outcome, Problem, Write, Written};
 use crate::protocol::wire::peer::PeerRefusal;
@@ -23,12 +27,15 @@ use crate::protocol::wire::peer::PeerRefusal;
 /// A put or a delete, run by an owner of the key.
 ///
 /// ```text
-/// Gathering ──▶ Applying ──▶ Replicating ──▶ answered
-///   for retries,   │ own disk     until W owners
-///   blind deletes, │ executes     have it durable
+/// Gathering ──▶ Applying ──▶ Replicating ──▶ answered ──▶ done
+///   for retries,   │ own disk     until W owners     until hints
+///   blind deletes, │ executes     have it durable    are placed
 ///   and if the  ◀──┘
 ///   disk is behind
 /// ```
+///
+/// For every owner that cannot be reached another node is asked to keep a hint. That counts towards W only if the client
+/// asked for a *sloppy* quorum.
 ///
 /// Until the own disk has executed the change the answer may be *not applied*. From then on it never is: this node's
 /// own log holds the dot, whatever the others say, so a failure to reach W is *unknown*.
@@ -39,12 +46,9 @@ pub(super) struct Put {
     write: Write,
     deadline: Moment,
     state: State,
+    hinting: Hinting,
+    is_answered: bool,
 }
-
-/// How far ahead of node time an operation may have been started. Its record forgets the operations that are a
-/// [lifetime](OPERATION_LIFETIME) older than the newest, so one from the future would make the key forget all others at
-/// once. Well above what honest clients are off, who learn node time when they connect.
-const STARTED_AHEAD_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 enum State {
@@ -56,9 +60,9 @@ enum State {
     /// The record is on its way to the owners' logs.
     Replicating {
         record: Record,
+        /// The dot of the operation: a new one, or that of an earlier attempt, which may be another node's. The owners state
+        /// their entry for its actor with their acknowledgements.
         dot: Dot,
-        /// The actor whose entry the owners state with their acknowledgements.
-        actor: Actor,
         holders: Quorum,
         resend_at: Moment,
         pause: Duration,
@@ -85,7 +89,10 @@ impl Put {
             state.map_err(|problem| (Outcome::NotApplied, problem))
         });
         match begun {
-            Ok(state) => Some(Put { request, origin, write, deadline, state }),
+            Ok(state) => {
+                let hinting = Hinting::default();
+                Some(Put { request, origin, write, deadline, state, hinting, is_answered: false })
+            }
             Err((outcome, problem)) => {
                 scope.answer(origin, Answer::Written(failed(outcome, None, problem)));
                 None
@@ -115,21 +122,15 @@ impl Put {
             })?,
             None => VersionVector::new(),
         };
-        let node_time = scope.node_time();
-        if write.operation.started > node_time.plus(STARTED_AHEAD_MAX) {
-            let message =
-                "the operation is said to start in the future; operation ids carry the time that nodes tell";
-            return Err(refused(Problem::new(Code::BadRequest, message)));
-        }
         // Records have forgotten by now whether an earlier attempt came through.
-        if write.attempt > 1 && node_time > write.operation.started.plus(OPERATION_LIFETIME) {
+        if write.attempt > 1 && scope.node_time() > write.operation.started.plus(OPERATION_LIFETIME) {
             let message = "the operation started more than 60 s ago, so nobody remembers its earlier attempts; read the key \
                            to see whether it was done";
             return Err((Outcome::Unknown, Problem::new(Code::OperationExpired, message)));
         }
         let slot = scope.slot_of(&write.key);
         let quorum = Quorum::of_writes(&slot, write.w);
-        if !quorum.could_be_reached(|node| scope.can_reach(node)) {
+        if !could_commit(&quorum, write, scope) {
             return Err(refused(scope.unavailable(slot.read_set(), quorum.need())));
         }
         Ok(context)
@@ -188,26 +189,46 @@ impl Put {
         };
         let holders = Quorum::of_writes(&scope.slot_of(&self.write.key), self.write.w);
         let pause = scope.config.resend_after;
-        self.state = State::Replicating {
-            record,
-            dot,
-            actor: issued.actor,
-            holders,
-            resend_at: scope.now.monotonic + pause,
-            pause,
-        };
+        self.state =
+            State::Replicating { record, dot, holders, resend_at: scope.now.monotonic + pause, pause };
         self.fan_out(scope);
+        self.hint(scope, Hinting::cover);
         Progress::Pending
+    }
+
+    /// Lets the hints of this write go on.
+    fn hint(
+        &mut self,
+        scope: &mut Scope<'_>,
+        act: impl FnOnce(&mut Hinting, &Quorum, &Hint<'_>, &mut Scope<'_>),
+    ) {
+        let State::Replicating { record, holders, .. } = &self.state else { return };
+        let hint = Hint { request: self.request, key: &self.write.key, record };
+        act(&mut self.hinting, holders, &hint, scope);
+    }
+
+    /// A node keeps the record for an owner.
+    fn hinted_by(&mut self, node: NodeId, scope: &mut Scope<'_>) -> Progress {
+        let Some(target) = self.hinting.on_hinted(node) else { return Progress::Pending };
+        // Struck off meanwhile, it may already have brought the hint to its owners, or be asked for it without anybody's
+        // knowledge when deletions are forgotten.
+        if !register::confirmed(Slot::of_key(&self.write.key), node, scope) {
+            return Progress::Pending;
+        }
+        if let State::Replicating { holders, .. } = &mut self.state
+            && counts_hints(&self.write)
+        {
+            holders.cover(target);
+        }
+        self.look_at_the_quorum(scope)
     }
 
     /// Sends the record to every owner that can be reached and has not acknowledged it.
     fn fan_out(&self, scope: &mut Scope<'_>) {
-        let State::Replicating { record, actor, holders, .. } = &self.state else { return };
+        let State::Replicating { record, dot, holders, .. } = &self.state else { return };
         for node in holders.silent() {
             if node != scope.own && scope.can_reach(node) {
-                scope.replicate(node, self.request, *actor, &self.write.key, record);
-            } else if node != scope.own {
-                scope.miss(node, &self.write.key);
+                scope.replicate(node, self.request, dot.actor, &self.write.key, record);
             }
         }
     }
@@ -215,10 +236,20 @@ impl Put {
     fn held_by(&mut self, node: NodeId, scope: &mut Scope<'_>) -> Progress {
         let State::Replicating { holders, .. } = &mut self.state else { return Progress::Pending };
         holders.accept(node);
-        match holders.verdict() {
-            Verdict::Reached => self.answer(Outcome::Committed, None, scope),
-            Verdict::Pending | Verdict::Impossible => Progress::Pending,
+        self.look_at_the_quorum(scope)
+    }
+
+    /// Answers as soon as enough have it, and is done when its hints are placed too.
+    fn look_at_the_quorum(&mut self, scope: &mut Scope<'_>) -> Progress {
+        let State::Replicating { holders, .. } = &self.state else { return Progress::Pending };
+        if !self.is_answered && holders.verdict() == Verdict::Reached {
+            return self.answer(Outcome::Committed, None, scope);
         }
+        self.rest()
+    }
+
+    fn rest(&self) -> Progress {
+        if self.is_answered && self.hinting.is_settled() { Progress::Done } else { Progress::Pending }
     }
 
     /// The owners are under another digest. What one of them acknowledged under the last one it may have lost, so that it
@@ -229,6 +260,10 @@ impl Put {
             let message = "the owners of the key changed while the write was under way; try again";
             return self.give_up(Problem::new(Code::RingChanged, message), scope);
         }
+        if self.is_answered {
+            self.hint(scope, |hinting, _, hint, scope| hinting.abandon(hint, scope));
+            return Progress::Done;
+        }
         match &mut self.state {
             State::Gathering { gather, .. } => match gather.restart(fresh, Level::Majority, scope) {
                 Ok(anew) => *gather = anew,
@@ -236,24 +271,30 @@ impl Put {
             },
             // Nobody was asked to acknowledge anything so far, and the own disk answers under the old number.
             State::Applying { .. } => return Progress::Pending,
-            State::Replicating { record, actor, holders, resend_at, pause, .. } => {
+            State::Replicating { record, holders, resend_at, pause, .. } => {
                 *holders = Quorum::of_writes(&scope.slot_of(&self.write.key), self.write.w);
                 *pause = scope.config.resend_after;
                 *resend_at = scope.now.monotonic + *pause;
                 if scope.standing_of(&self.write.key) != Standing::Closed {
-                    let change = Change::Merge { record: record.clone(), own: *actor };
+                    let change = Change::Merge { record: record.clone(), own: scope.author.actor() };
                     scope.update(Errand::Operation(fresh), &self.write.key, change);
                 }
             }
         }
         self.request = fresh;
+        self.hinting = Hinting::default();
         self.fan_out(scope);
+        self.hint(scope, Hinting::cover);
         Progress::Renumbered
     }
 
     fn on_deadline(&mut self, scope: &mut Scope<'_>) -> Progress {
         let now = scope.now.monotonic;
         if now >= self.deadline {
+            self.hint(scope, |hinting, _, hint, scope| hinting.abandon(hint, scope));
+            if self.is_answered {
+                return Progress::Done;
+            }
             let message = match self.state {
                 State::Gathering { .. } => {
                     "the owners of the key did not tell in time what they hold; nothing was written"
@@ -274,15 +315,18 @@ impl Put {
                 }
                 *pause *= 2;
                 *resend_at = now + *pause;
-                if !holders.could_be_reached(|node| scope.can_reach(node)) {
+                if !self.is_answered && !could_commit(holders, &self.write, scope) {
                     let need = holders.need();
                     let problem = scope.unavailable(scope.slot_of(&self.write.key).read_set(), need);
                     return self.give_up(problem, scope);
                 }
                 let own = scope.own;
                 holders.silent().filter(|node| *node != own).for_each(|node| scope.doubt(node));
-                self.fan_out(scope);
-                Progress::Pending
+                if !self.is_answered {
+                    self.fan_out(scope);
+                }
+                self.hint(scope, Hinting::repeat);
+                self.rest()
             }
         }
     }
@@ -315,6 +359,7 @@ impl Put {
             return self.refuse(problem, scope);
         }
         match &self.state {
+            _ if self.is_answered => Progress::Done,
             State::Gathering { .. } => self.refuse(problem, scope),
             State::Applying { .. } | State::Replicating { .. } => {
                 self.answer(Outcome::Unknown, Some(problem), scope)
@@ -342,6 +387,7 @@ impl Put {
             written.dot = Some(*dot);
             written.siblings = record.siblings().len() as u32;
             written.acks = holders.accepted().to_vec();
+            written.hinted = self.hinting.held();
             // The record's context covers siblings that this client was never shown. Handing it out would let the
             // client erase them with its next write without having seen them.
             let is_only_sibling = matches!(record.siblings(), [only] if only.dot == *dot);
@@ -354,7 +400,8 @@ impl Put {
             };
         }
         scope.answer(self.origin, Answer::Written(written));
-        Progress::Done
+        self.is_answered = true;
+        self.rest()
     }
 }
 
@@ -377,20 +424,30 @@ impl Operation for Put {
                 let own = scope.own;
                 self.held_by(own, scope)
             }
-            (State::Replicating { dot, actor, .. }, Event::Stored { from, entry }) => {
-                // An owner that has seen less of the actor than the dot did not merge the record; one that has seen more
-                // than was ever issued may have dropped it as superseded.
-                let is_merged = dot.actor != *actor || entry >= dot.at;
-                let proves = is_merged && scope.author.believes(*actor, entry);
+            (State::Replicating { dot, .. }, Event::Stored { from, entry }) => {
+                let proves = scope.author.believes(*dot, entry);
                 #[cfg(test)]
                 let proves = proves || planted::is(Planted::AckUnchecked);
                 if proves { self.held_by(from, scope) } else { Progress::Pending }
+            }
+            (State::Replicating { .. }, Event::Registered(holder)) => {
+                self.hint(scope, |hinting, _, hint, scope| hinting.on_registered(holder, hint, scope));
+                Progress::Pending
+            }
+            (State::Replicating { .. }, Event::Hinted(from)) => self.hinted_by(from, scope),
+            (State::Replicating { .. }, Event::Refused { from, .. })
+                if !scope.slot_of(&self.write.key).is_owner(from) =>
+            {
+                self.hint(scope, |hinting, holders, hint, scope| {
+                    hinting.on_refused(from, holders, hint, scope);
+                });
+                self.rest()
             }
             (State::Replicating { holders, .. }, Event::Refused { from, reason }) => {
                 if matches!(reason, PeerRefusal::Lost | PeerRefusal::DiskFull) {
                     holders.decline(from);
                 }
-                if holders.verdict() == Verdict::Impossible {
+                if holders.verdict() == Verdict::Impossible && !self.is_answered {
                     let message = "too many owners of the key cannot store it (disk full or record damaged); the write is on \
                                    some of them and may become visible";
                     return self.give_up(Problem::new(Code::Unavailable, message), scope);
@@ -415,6 +472,27 @@ impl Operation for Put {
         };
         due.min(self.deadline)
     }
+}
+
+/// Whether a hint counts as the owner that it is kept for.
+fn counts_hints(write: &Write) -> bool {
+    #[cfg(test)]
+    if planted::is(Planted::HintForStrict) {
+        return true;
+    }
+    write.sloppy
+}
+
+/// Whether enough owners can be reached, or, for a sloppy quorum, enough of those who would stand in for them.
+fn could_commit(quorum: &Quorum, write: &Write, scope: &Scope<'_>) -> bool {
+    if quorum.could_be_reached(|node| scope.can_reach(node)) {
+        return true;
+    }
+    if !counts_hints(write) {
+        return false;
+    }
+    let spare = Cell::new(Hinting::spare(Slot::of_key(&write.key), scope));
+    quorum.could_be_reached(|node| scope.can_reach(node) || spare.replace(spare.get().saturating_sub(1)) > 0)
 }
 
 /// Issues the dot and hands the change to the own disk, in one step: puts of one key must be executed in the order of

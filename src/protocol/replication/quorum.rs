@@ -23,6 +23,7 @@ pub struct Quorum {
     sets: Vec<Set>,
     accepted: Vec<NodeId>,
     declined: Vec<NodeId>,
+    covered: Vec<NodeId>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ impl Quorum {
             .into_iter()
             .map(|members| Set { members: members.to_vec(), need: level.of(members.len()) })
             .collect();
-        Quorum { sets, accepted: Vec::new(), declined: Vec::new() }
+        Quorum { sets, accepted: Vec::new(), declined: Vec::new(), covered: Vec::new() }
     }
 
     /// Counts an agreement; twice from one node is once, and from outside of all sets is nothing.
@@ -68,10 +69,22 @@ impl Quorum {
         }
     }
 
+    /// Counts a hint that is kept for a member as its agreement: what a *sloppy* quorum is (the Dynamo paper, section
+    /// 4.6). Such a quorum shares no replica with a read quorum until the hint has reached its owner.
+    pub fn cover(&mut self, node: NodeId) {
+        if self.is_member(node) && !self.covered.contains(&node) {
+            self.covered.push(node);
+        }
+    }
+
+    fn agrees(&self, node: NodeId) -> bool {
+        self.accepted.contains(&node) || self.covered.contains(&node)
+    }
+
     /// Where things stand.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        if self.sets.iter().all(|set| set.count(|node| self.accepted.contains(&node)) >= set.need) {
+        if self.sets.iter().all(|set| set.count(|node| self.agrees(node)) >= set.need) {
             Verdict::Reached
         } else if self.could_be_reached(|_| true) {
             Verdict::Pending
@@ -82,8 +95,7 @@ impl Quorum {
 
     /// Whether the quorum would be there if all those agreed that `may` and have not declined.
     pub fn could_be_reached(&self, may: impl Fn(NodeId) -> bool) -> bool {
-        let open =
-            |node: NodeId| self.accepted.contains(&node) || (!self.declined.contains(&node) && may(node));
+        let open = |node: NodeId| self.agrees(node) || (!self.declined.contains(&node) && may(node));
         self.sets.iter().all(|set| set.count(open) >= set.need)
     }
 
@@ -167,6 +179,17 @@ mod tests {
         quorum.accept(D);
         assert_eq!(quorum.verdict(), Verdict::Reached);
         assert_eq!(quorum.members().collect::<Vec<_>>(), [A, B, C, D]);
+    }
+
+    #[test]
+    fn a_hint_counts_for_the_member_that_it_is_kept_for_and_once() {
+        let mut quorum = Quorum::over([&[A, B, C][..]], Level::Majority);
+        quorum.cover(B);
+        quorum.cover(D);
+        quorum.accept(B);
+        assert_eq!((quorum.verdict(), quorum.accepted()), (Verdict::Pending, &[B][..]));
+        quorum.accept(A);
+        assert_eq!(quorum.verdict(), Verdict::Reached);
     }
 
     #[test]

@@ -1,8 +1,25 @@
-//! Which writes of other nodes' clients have come in already.
+//! Which writes are let in: whose operation may be believed, and which of other nodes' clients have come already.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
+use crate::protocol::causality::OperationId;
 use crate::protocol::id::{NodeId, RequestId};
+use crate::protocol::time::WallTime;
+
+/// How far ahead of node time an operation may have been started. Its record forgets the operations that are a
+/// [lifetime](crate::protocol::causality::OPERATION_LIFETIME) older than the newest, so one from the future would make the
+/// key forget all others at once. Well above what honest clients are off, who learn node time when they connect.
+const STARTED_AHEAD_MAX: Duration = Duration::from_secs(10);
+
+/// Whether a client of this node, whose node time it is, may have started this operation.
+///
+/// Asked once, where the client asks. An owner that gets the write passed on does not ask again: its own idea of node time may
+/// differ from that of the node which took the request, if the two hear different clocks, and the client was told
+/// the time by the other one. It would be refused for ever, wherever that node passes it.
+pub(super) fn may_have_started(operation: OperationId, node_time: WallTime) -> bool {
+    operation.started <= node_time.plus(STARTED_AHEAD_MAX)
+}
 
 /// How many arrivals are remembered. A network that repeats a message later than so many others is not survived in
 /// exactness: the record's own marks then keep a second execution from making a second sibling, but a write that was

@@ -105,12 +105,7 @@ pub fn on_durable(vigil: Vigil, scope: &mut Scope<'_>) {
             };
             scope.send(to, message);
         }
-        Vigil::OwnWrite(_)
-        | Vigil::OwnRead(..)
-        | Vigil::Start(_)
-        | Vigil::Belief(_)
-        | Vigil::Mended(_)
-        | Vigil::Trust => {}
+        _ => {}
     }
 }
 

@@ -6,10 +6,13 @@ use bytes::Bytes;
 
 use super::author::Author;
 use super::desk::{Desk, Errand};
+use super::hints::Hints;
 use super::latency::Latency;
+use super::register::HintRegister;
 use crate::protocol::causality::{Change, ClusterSecret, ContextToken, Record};
-use crate::protocol::config::{CLOCK_SKEW_MAX, Limits, ReplicationConfig};
+use crate::protocol::config::{CLOCK_SKEW_MAX, HintConfig, Limits, ReplicationConfig};
 use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId, SessionId};
+use crate::protocol::ledger::Ledger;
 use crate::protocol::output::{Destination, Output};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
@@ -79,6 +82,14 @@ pub struct Scope<'a> {
     pub desk: &'a mut Desk,
     /// How long replicas take.
     pub latency: &'a mut Latency,
+    /// Who may keep hints of this node's slots.
+    pub register: &'a mut HintRegister,
+    /// What this node keeps for others.
+    pub hints: &'a mut Hints,
+    /// How much of it.
+    pub hint_config: &'a HintConfig,
+    /// What repair of all kinds may cost.
+    pub ledger: &'a mut Ledger,
     /// Nodes that did not answer in time: the membership looks after them at once.
     pub doubts: &'a mut Vec<NodeId>,
     /// Owners that a write could not be sent to, and its slot: an exchange sees to them.
@@ -209,8 +220,14 @@ impl Scope<'_> {
         self.desk.ask(errand, |ticket| DiskRequest::Read { ticket, slot, key }, self.out);
     }
 
-    /// Brings an owner up to a merged record, behind the answer: Read Repair.
-    pub fn repair(&mut self, node: NodeId, key: &Bytes, record: &Record) {
+    /// Brings an owner up to a merged record, behind the answer: Read Repair. Nobody waits for it, so it may cost what the
+    /// account of repairs has. Tells whether it was done.
+    #[must_use]
+    pub fn repair(&mut self, node: NodeId, key: &Bytes, record: &Record) -> bool {
+        let bytes = key.len() as u64 + record.encoded_len();
+        if !self.ledger.charge_read_repair(self.now.monotonic, bytes) {
+            return false;
+        }
         if node == self.own {
             let change = Change::Merge { record: record.clone(), own: self.author.actor() };
             self.update(Errand::Repair, key, change);
@@ -218,6 +235,7 @@ impl Scope<'_> {
             // Nobody waits for the answer, so the request has no number of its own.
             self.replicate(node, RequestId::default(), self.author.actor(), key, record);
         }
+        true
     }
 
     /// The context of a record as a client gets it.

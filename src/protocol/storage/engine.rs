@@ -203,6 +203,16 @@ impl<S: Store> Engine<S> {
                 let Current { lsn, stored, .. } = self.current(slot, &key)?;
                 DiskReply::Read { ticket, lsn, stored }
             }
+            DiskRequest::Remove { ticket, slot, key, certified } => {
+                let (lsn, is_gone) = match self.remove(slot, key.clone(), certified)? {
+                    Some(lsn) => (lsn, true),
+                    None => {
+                        let Current { lsn, stored, .. } = self.current(slot, &key)?;
+                        (lsn, stored == Stored::Absent)
+                    }
+                };
+                DiskReply::Removed { ticket, lsn, is_gone }
+            }
             DiskRequest::Sums { ticket, first, last } => {
                 DiskReply::Sums { ticket, first, sums: self.sums.of_slots(first, last).map(Some).collect() }
             }
@@ -252,8 +262,9 @@ impl<S: Store> Engine<S> {
         Ok((lsn, applied))
     }
 
-    /// Removes a record by a certified reap, if it still has the certified hash. Returns the position of the entry,
-    /// or `None` if the record has changed since, or is gone already.
+    /// Removes a record whose removal is certified (by a reap, or since all owners hold what it was a hint of), if it
+    /// still has the certified hash. Returns the position of the entry, or `None` if the record has changed since, or is
+    /// gone already.
     pub fn remove(
         &mut self,
         slot: Slot,

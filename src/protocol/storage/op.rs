@@ -40,6 +40,10 @@ pub enum MetaKey {
     Seed(SocketAddr),
     /// Which of its slots it does not vote for: see [`Trust`](super::trust::Trust).
     Trust,
+    /// Who may keep hints of one of its slots.
+    HintHolders(Slot),
+    /// The smallest reap epoch under which the hints that it keeps of a slot of others were read.
+    HintEpoch(Slot),
 }
 
 /// What a node asks of its disk.
@@ -109,6 +113,17 @@ pub enum DiskRequest {
         /// The slot.
         slot: Slot,
     },
+    /// Remove one key, if its record still has this hash.
+    Remove {
+        /// Comes back with the reply.
+        ticket: Ticket,
+        /// The slot of the key.
+        slot: Slot,
+        /// The key.
+        key: Bytes,
+        /// Of the record that may go.
+        certified: RecordHash,
+    },
 }
 
 /// Why a slot's contents are doubted.
@@ -162,6 +177,15 @@ pub enum DiskReply {
         lsn: Lsn,
         /// What was found.
         stored: Stored,
+    },
+    /// The key was removed, in memory and in the log's next group, or it was not.
+    Removed {
+        /// Of the request.
+        ticket: Ticket,
+        /// What must be durable before it may be acted on.
+        lsn: Lsn,
+        /// Whether the key is gone; false if its record was not the certified one.
+        is_gone: bool,
     },
     /// Count and sum of slots.
     Sums {

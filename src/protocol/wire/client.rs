@@ -5,6 +5,7 @@
 //! client ◀──AnswerFrame { id, Answer }───────────── node      in any order: requests are pipelined
 //! ```
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::protocol::causality::{ContextToken, Dot, OperationId, Record, Sibling
 use crate::protocol::id::{ClusterId, Incarnation, NodeId};
 use crate::protocol::ring::entry::{Entry, Name};
 use crate::protocol::ring::replicas::Replicas;
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::WallTime;
 
 /// One numbered request (Request Pipeline): the answer carries the same number.
@@ -270,6 +272,32 @@ pub struct Status {
     pub clock_offset_ms: i64,
     /// Named counts since the start, and gauges, in alphabetical order; the shell adds its own.
     pub counts: Vec<(String, u64)>,
+    /// Slots of which the node has reason to think that not all owners hold the same, or does not trust its own contents:
+    /// first and last of each run, ascending. What two owners know of each other's differences one of them tells.
+    pub dirty: Vec<(u16, u16)>,
+    /// Nodes that own slots and that it cannot reach now.
+    pub unreachable: Vec<NodeId>,
+}
+
+impl Status {
+    /// The dirty slots one by one.
+    pub fn dirty_slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        let runs = self.dirty.iter().map(|(first, last)| *first..=*last);
+        runs.flatten().filter_map(|index| Slot::new(index).ok())
+    }
+
+    /// Tells of further dirty slots.
+    pub fn add_dirty(&mut self, slots: impl IntoIterator<Item = Slot>) {
+        let mut all: BTreeSet<u16> = self.dirty_slots().map(Slot::get).collect();
+        all.extend(slots.into_iter().map(Slot::get));
+        self.dirty.clear();
+        for slot in all {
+            match self.dirty.last_mut() {
+                Some((_, last)) if *last + 1 == slot => *last = slot,
+                _ => self.dirty.push((slot, slot)),
+            }
+        }
+    }
 }
 
 /// What went wrong, for programs (`code`) and for people (`message`).

@@ -10,6 +10,10 @@
 //! node        ──Forward────▶ owner          an operation for an owner to coordinate
 //! node        ◀──Forwarded── owner
 //! node        ──Gossip─────▶ node           membership, see wire::gossip
+//! coordinator ──Hint───────▶ stand-in       a write's fan-out to an owner that cannot be reached
+//! coordinator ◀──Hinted───── stand-in       once it is in the stand-in's synced log
+//! owner       ──AskHints───▶ stand-in       whether the owner may strike it off its register
+//! owner       ◀──NoHints──── stand-in
 //! owner       ──Exchange───▶ owner          comparing and repairing, see wire::exchange
 //! ```
 //!
@@ -24,6 +28,7 @@ use super::gossip::Gossip;
 use crate::protocol::causality::Record;
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, ReapEpoch, RequestId};
 use crate::protocol::ring::entry::{Entry, Name};
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::SlotDigest;
 use crate::protocol::time::Timestamp;
 
@@ -40,7 +45,7 @@ pub enum PeerMessage {
         digest: SlotDigest,
         /// The reap epoch under which the record was read from a store.
         epoch: ReapEpoch,
-        /// The coordinator's actor, for the proof in `Stored`.
+        /// Whose entry the replica is to state in `Stored`: that of the actor of the write that it is to have.
         actor: Actor,
         /// The key.
         key: Bytes,
@@ -52,7 +57,8 @@ pub enum PeerMessage {
     Stored {
         /// Of the `Replicate`.
         request: RequestId,
-        /// The replica's entry for the coordinator's actor. If that is above what the coordinator ever issued, the
+        /// The replica's entry for the actor of the `Replicate`. Below the write it proves that nothing was merged. If it is the
+        /// coordinator's own actor and the entry is above what the coordinator ever issued, the
         /// acknowledgement does not count.
         entry: Timestamp,
     },
@@ -103,6 +109,36 @@ pub enum PeerMessage {
     Gossip(Gossip),
     /// Two owners that compare what they hold.
     Exchange(Exchange),
+    /// Keep a record for an owner that cannot be reached (Hinted Handoff, the Dynamo paper, section 4.6).
+    Hint {
+        /// Comes back with the answer.
+        request: RequestId,
+        /// As in `Replicate`.
+        digest: SlotDigest,
+        /// As in `Replicate`.
+        epoch: ReapEpoch,
+        /// The owner that it is kept for.
+        target: NodeId,
+        /// The key.
+        key: Bytes,
+        /// The whole merged record.
+        record: Record,
+    },
+    /// The hint is in the synced log.
+    Hinted {
+        /// Of the `Hint`.
+        request: RequestId,
+    },
+    /// Does the receiver still keep hints of these slots?
+    AskHints {
+        /// The slots.
+        slots: Vec<Slot>,
+    },
+    /// It keeps none of these, and that is durable.
+    NoHints {
+        /// The slots.
+        slots: Vec<Slot>,
+    },
 }
 
 /// The first message on every connection between nodes, both ways.

@@ -53,9 +53,9 @@ fn every_name_of_a_file_reaches_its_place() {
         [limits]
         key_bytes_max = 1
         value_bytes_max = 2
-        record_bytes_max = 3
+        record_bytes_max = 3000
         siblings_max = 4
-        context_entries_max = 5
+        context_entries_max = 17
         [membership]
         period_ms = 1
         observers = 2
@@ -70,6 +70,11 @@ fn every_name_of_a_file_reaches_its_place() {
         cycle_ms = 1
         keys_per_second = 2
         bytes_per_second = 3
+        [hints]
+        bytes_max = 4
+        bytes_per_target_max = 3
+        replay_every_ms = 2
+        replay_batch = 1
         "#,
     )
     .unwrap();
@@ -89,8 +94,8 @@ fn every_name_of_a_file_reaches_its_place() {
     assert_eq!((config.disk.compact_percent, config.disk.compact_floor_bytes), (7, 8));
     assert_eq!((config.disk.compact_bytes_per_second, config.disk.scrub_bytes_per_second), (9, 10));
     let limits = config.node.limits;
-    assert_eq!((limits.key_bytes_max, limits.value_bytes_max, limits.record_bytes_max), (1, 2, 3));
-    assert_eq!((limits.siblings_max, limits.context_entries_max), (4, 5));
+    assert_eq!((limits.key_bytes_max, limits.value_bytes_max, limits.record_bytes_max), (1, 2, 3_000));
+    assert_eq!((limits.siblings_max, limits.context_entries_max), (4, 17));
     let membership = config.node.membership;
     assert_eq!((membership.period, membership.observers), (Duration::from_millis(1), 2));
     assert_eq!((membership.silence_max, membership.book_max), (Duration::from_millis(3), 5));
@@ -101,6 +106,9 @@ fn every_name_of_a_file_reaches_its_place() {
     let exchange = config.node.exchange;
     assert_eq!((exchange.keys_per_second, exchange.bytes_per_second), (2, 3));
     assert_eq!(exchange.cycle, Duration::from_millis(1));
+    let hints = config.node.hints;
+    assert_eq!((hints.bytes_max, hints.bytes_per_target_max), (4, 3));
+    assert_eq!((hints.replay_every, hints.replay_batch), (Duration::from_millis(2), 1));
 }
 
 #[test]
@@ -131,6 +139,8 @@ fn settings_without_sense_are_refused_and_say_why() {
         ("data='/d'\nseeds=['127.0.0.1']", "seeds"),
         ("data='/d'\nfound=0", "at least one"),
         ("data='/d'\n[exchange]\nkeys_per_second=0", "at least 1"),
+        ("data='/d'\n[hints]\nreplay_batch=0", "at least 1"),
+        ("data='/d'\n[hints]\nbytes_max=5\nbytes_per_target_max=6", "at most bytes_max"),
         ("data='/d'\nname='a b'", "no name for a node"),
         ("data='/d'\nlisten='127.0.0.1:0'", "--name"),
         ("data='/d'\nzone=''", "zone"),
@@ -139,6 +149,13 @@ fn settings_without_sense_are_refused_and_say_why() {
         ("data='/d'\nca='/ca'", "go together"),
         ("data='/d'\n[membership]\nperiod_ms=0", "at least 1"),
         ("data='/d'\n[disk]\nsegment_bytes=1", "65536"),
+        ("data='/d'\n[membership]\nsilence_max_ms=999", "at least period_ms = 1000"),
+        ("data='/d'\n[replication]\nrequests_max=0", "at least 1"),
+        ("data='/d'\n[replication]\nresend_after_ms=0", "at least 1"),
+        ("data='/d'\n[limits]\nkey_bytes_max=0", "at least 1"),
+        ("data='/d'\n[limits]\nsiblings_max=0", "at least 1"),
+        ("data='/d'\n[limits]\ncontext_entries_max=15", "at least 16"),
+        ("data='/d'\n[limits]\nrecord_bytes_max=3000", "one value of value_bytes_max = 1048576 has to fit"),
     ] {
         let error = resolved(text).unwrap_err();
         assert!(error.contains(reason), "{text}: {error}");

@@ -6,6 +6,7 @@
 //! DIR/log/     the write-ahead log
 //! DIR/store/   the store behind it, or the first of several: `stores`
 //! DIR/cluster  the name of the cluster that the data belongs to (`server::belonging`)
+//! DIR/reset    what lets a restarted node end the connections of its former life (`server::reset`)
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};

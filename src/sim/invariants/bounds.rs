@@ -18,12 +18,16 @@ pub struct Caps {
     requests: usize,
     disk_waiters: usize,
     members: usize,
+    hint_bytes: u64,
     outputs: usize,
 }
 
 /// What waits for the disk for each request that a node may have under way: four before it takes no more, and each
 /// request that it had taken until then may add a read, a write and a repair.
 const DISK_WAITERS_PER_REQUEST: usize = 4 + 3;
+
+/// What each may add besides: the entries of two stand-ins for each other owner in the register of hints.
+const REGISTERED_PER_OWNER: usize = 2;
 
 /// What the membership may have waiting for the disk besides, and may want to say at once.
 const BELIEFS_MAX: usize = 64;
@@ -37,7 +41,10 @@ impl Caps {
     #[must_use]
     pub fn of(config: &NodeConfig, owners: usize) -> Caps {
         let requests = config.replication.requests_max;
-        let disk_waiters = DISK_WAITERS_PER_REQUEST * requests + BELIEFS_MAX + EXCHANGES_MAX;
+        let per_request = DISK_WAITERS_PER_REQUEST + REGISTERED_PER_OWNER * owners.saturating_sub(1);
+        // Hints are read to be replayed a batch at a time, and those of the batch before may be on their way out.
+        let disk_waiters =
+            per_request * requests + BELIEFS_MAX + EXCHANGES_MAX + 2 * config.hints.replay_batch;
         Caps {
             owners,
             siblings: config.limits.siblings_max,
@@ -46,6 +53,7 @@ impl Caps {
             disk_waiters,
             // Whoever left and died is kept, so many of them, beside those who are there.
             members: config.membership.book_max + usize::from(u16::MAX),
+            hint_bytes: config.hints.bytes_max,
             // Each request, and each that waits for the disk, may have a word for every owner.
             outputs: (requests + disk_waiters) * (owners + 1) + BELIEFS_MAX,
         }
@@ -54,6 +62,10 @@ impl Caps {
     /// Judges what a node has on its hands after an input, and how much it wanted done at once.
     #[must_use]
     pub fn judge(&self, gauges: Gauges, outputs: usize) -> Option<String> {
+        if gauges.hint_bytes > self.hint_bytes {
+            let (amount, cap) = (gauges.hint_bytes, self.hint_bytes);
+            return Some(format!("it has {amount} bytes of hints; at most {cap} are allowed"));
+        }
         let amounts = [
             ("requests under way", gauges.requests, self.requests),
             ("requests to the disk and replies that wait for it", gauges.disk_waiters, self.disk_waiters),
@@ -138,16 +150,17 @@ mod tests {
 
     #[test]
     fn queues_beyond_their_caps_are_reported() {
-        let full = Gauges { requests: 3, disk_waiters: 661, members: 9 };
+        let full = Gauges { requests: 3, disk_waiters: 1_179, members: 9, hint_bytes: 256 << 20 };
         assert_eq!(caps().judge(full, 10), None);
         for beyond in [
             Gauges { requests: 4, ..full },
-            Gauges { disk_waiters: 662, ..full },
+            Gauges { disk_waiters: 1_180, ..full },
+            Gauges { hint_bytes: (256 << 20) + 1, ..full },
             Gauges { members: 100_000, ..full },
         ] {
             assert!(caps().judge(beyond, 10).is_some(), "{beyond:?}");
         }
-        assert!(caps().judge(full, 3_000).is_some_and(|told| told.contains("outputs of one input")));
+        assert!(caps().judge(full, 5_000).is_some_and(|told| told.contains("outputs of one input")));
     }
 
     #[test]

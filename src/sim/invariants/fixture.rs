@@ -37,6 +37,16 @@ impl Story {
         self.write(id, false, basis(shown), w, when, Ending::Committed(Some(dot(id))))
     }
 
+    /// Hints counted for the write that was added last.
+    pub(super) fn sloppy(&mut self) -> &mut Story {
+        if let Some(Operation { action: Action::Write { sloppy, .. }, .. }) =
+            self.history.operations.last_mut()
+        {
+            *sloppy = true;
+        }
+        self
+    }
+
     pub(super) fn unknown_put(&mut self, id: u64, shown: &[u64], when: Range<u64>) -> &mut Story {
         self.write(id, false, basis(shown), Level::Majority, when, Ending::Unknown)
     }
@@ -115,7 +125,7 @@ impl Story {
         when: Range<u64>,
         ending: Ending,
     ) -> &mut Story {
-        self.add(Action::Write { id: WriteId(id), deletes, basis, w }, when, ending)
+        self.add(Action::Write { id: WriteId(id), deletes, basis, w, sloppy: false }, when, ending)
     }
 
     fn add(&mut self, action: Action, when: Range<u64>, ending: Ending) -> &mut Story {

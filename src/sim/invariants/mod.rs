@@ -17,17 +17,17 @@
 //! | 4 | [`honest_contexts`] | every record that a disk holds | certified reaps (the one way to shrink) |
 //! | 5 | [`canonical`] | messages and the owners' last records; the laws are property tests | |
 //! | 6 | [`convergence`] | the history; in half of the seeds nobody reads before | |
-//! | 7 | [`no_resurrection`] | the history | hints and reaps: nodes away for longer than any timer |
+//! | 7 | [`no_resurrection`] | the history | reaps: nodes away for longer than any timer |
 //! | 8 | [`regular_reads`], [`atomic_reads`] | the history | |
 //! | 9 | [`outcomes`] | the history, contexts that must be refused among it | |
-//! | 10 | none | | hints |
-//! | 11 | [`repair_only_adds`] | every change of a record, exchanges among them, every issue | hints, handoffs: they merge too |
+//! | 10 | [`hints_drain`] | every removal of a hint, and what is left in the end | |
+//! | 11 | [`repair_only_adds`] | every change of a record, exchanges and hints among them, every issue | handoffs: they merge too |
 //! | 12 | [`views_agree`] | the nodes' views and rings, during the run and after healing | removals |
 //! | 13 | none | | ring changes |
 //! | 14 | [`incarnations`] | every start, message and issue | removals (a removed identity never returns) |
 //! | 15 | [`durable_reads`] | the history | lost disks (owed for committed writes and atomic reads then) |
 //! | 16 | [`liveness`] | the history | |
-//! | 17 | [`bounds`] | every record on a disk, every answer, every node's queues | hints (their bytes) |
+//! | 17 | [`bounds`] | every record on a disk, every answer, every node's queues and hints | |
 //! | 18 | [`determinism`] | two traces | |
 //!
 //! A judge that cannot fail is worthless, so each file ends with histories in which its invariant is broken.
@@ -48,6 +48,7 @@ pub mod convergence;
 pub mod determinism;
 pub mod durable_reads;
 pub mod exact_siblings;
+pub mod hints_drain;
 pub mod honest_contexts;
 pub mod incarnations;
 pub mod liveness;
@@ -85,6 +86,8 @@ pub enum Invariant {
     AtomicReads,
     /// 9: unknown is not failed, and not applied is nowhere.
     Outcomes,
+    /// 10: hints drain, and none is dropped early.
+    HintsDrain,
     /// 11: repair only adds.
     RepairOnlyAdds,
     /// 12: views agree.
@@ -116,6 +119,7 @@ impl Invariant {
             Invariant::NoResurrection => 7,
             Invariant::RegularReads | Invariant::AtomicReads => 8,
             Invariant::Outcomes => 9,
+            Invariant::HintsDrain => 10,
             Invariant::RepairOnlyAdds => 11,
             Invariant::ViewsAgree => 12,
             Invariant::Incarnations => 14,
@@ -135,6 +139,7 @@ impl Invariant {
             Invariant::ExactSiblings => "exact siblings",
             Invariant::HonestContexts => "a context covers only what was merged or seen superseded",
             Invariant::Canonical => "equal records have equal bytes",
+            Invariant::HintsDrain => "hints drain",
             Invariant::RepairOnlyAdds => "repair only adds",
             Invariant::ViewsAgree => "views agree",
             Invariant::DurableReads => "what was read is durable",
@@ -196,7 +201,7 @@ impl fmt::Display for Violation {
 pub type Judge = fn(&History) -> Vec<Violation>;
 
 /// The invariants that clients can see, each with its judge. Each judge reports at most one violation of each key.
-pub const JUDGES: [(Invariant, Judge); 11] = [
+pub const JUDGES: [(Invariant, Judge); 12] = [
     (Invariant::NoLostWrite, no_lost_write::judge),
     (Invariant::OneDotOneValue, one_dot_one_value::judge),
     (Invariant::NoResurrection, no_resurrection::judge),
@@ -207,6 +212,7 @@ pub const JUDGES: [(Invariant, Judge); 11] = [
     (Invariant::Outcomes, outcomes::judge),
     (Invariant::Canonical, canonical::judge),
     (Invariant::Convergence, convergence::judge),
+    (Invariant::HintsDrain, hints_drain::judge),
     (Invariant::Liveness, liveness::judge),
 ];
 

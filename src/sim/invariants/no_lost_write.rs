@@ -103,5 +103,12 @@ mod tests {
         let mut story = Story::new(3);
         story.sweep(2, 20..30).put(1, &[], 40..50).remains(&[]);
         assert_eq!(judge(&story.history).len(), 1, "the delete was over when the value was written");
+        // A second attempt of it may come so late that 64 others have made the key forget the first.
+        story.history.operations[0].attempts = 2;
+        assert_eq!(judge(&story.history).len(), 1);
+        (100..200).for_each(|id| {
+            story.unknown_put(id, &[], 33..34);
+        });
+        assert_eq!(judge(&story.history), []);
     }
 }

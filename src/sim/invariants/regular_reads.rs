@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::history::{Basis, Ending, History, WriteId};
+use super::super::history::{Basis, Ending, History, WriteId, WriteOf};
 use super::supersession::{Superseded, Writes};
 use super::{Invariant, Violation, seconds};
 use crate::protocol::wire::client::Level;
@@ -71,7 +71,7 @@ enum Fault {
 fn sweep(history: &History, writes: &Writes<'_>, r: usize, reads: &[usize]) -> Option<(usize, usize, Fault)> {
     let r_level = Level::Count(u8::try_from(r).unwrap_or(u8::MAX));
     let mut coming: Vec<_> =
-        writes.iter().filter(|write| write.is_committed() && history.overlap(r_level, write.w)).collect();
+        writes.iter().filter(|write| write.is_committed() && binds(history, r_level, write)).collect();
     coming.sort_by_key(|write| write.operation.ended);
     let mut coming = coming.into_iter().peekable();
     let mut binding: BTreeSet<WriteId> = BTreeSet::new();
@@ -108,6 +108,12 @@ fn sweep(history: &History, writes: &Writes<'_>, r: usize, reads: &[usize]) -> O
         }
     }
     None
+}
+
+/// Whether any read of `r` owners meets the quorum of the write. That of a sloppy write may be hints for the most part,
+/// which no reader asks.
+fn binds(history: &History, r: Level, write: &WriteOf<'_>) -> bool {
+    !write.sloppy && history.overlap(r, write.w)
 }
 
 #[cfg(test)]
@@ -188,6 +194,17 @@ mod tests {
         story.put(1, &[], 0..10).put(2, &[], 0..10).delete(3, &[1, 2], 20..45).read(&[], 40..50);
         assert_eq!(judge(&story.history), []);
         story.read(&[1], 41..51);
+        assert_eq!(judge(&story.history).len(), 1);
+    }
+
+    #[test]
+    fn a_sloppy_write_binds_readers_only_if_enough_owners_have_it() {
+        let mut story = Story::new(3);
+        story.put(1, &[], 0..10).sloppy().read(&[], 20..30);
+        assert_eq!(judge(&story.history), []);
+        story.history.acknowledged(0, 1);
+        assert_eq!(judge(&story.history), []);
+        story.history.acknowledged(0, 2);
         assert_eq!(judge(&story.history).len(), 1);
     }
 

@@ -141,14 +141,17 @@ impl<'a> Writes<'a> {
     /// Whether a delete without a context may have found this write.
     fn is_swept(&self, id: WriteId, until: Moment) -> bool {
         let Some(swept) = self.get(id) else { return false };
-        self.sweeping.iter().filter_map(|delete| self.get(*delete)).any(|delete| {
-            // One that was not answered may still be under way; and while clocks disagree, another attempt of one that was.
-            let ended = if delete.is_committed() && self.retries_are_exact {
+        let possible = |delete: &&WriteOf<'a>| delete.is_possible() && delete.operation.invoked < until;
+        self.sweeping.iter().filter_map(|delete| self.get(*delete)).filter(possible).any(|delete| {
+            // One that was not answered may still be under way; and while clocks disagree, or when it comes so late that
+            // records have forgotten the first, another attempt of one that was.
+            let is_over = delete.operation.attempts < 2 || self.is_remembered(delete.id, until);
+            let ended = if delete.is_committed() && self.retries_are_exact && is_over {
                 delete.operation.ended
             } else {
                 Moment::NEVER
             };
-            delete.is_possible() && delete.operation.invoked < until && swept.operation.invoked < ended
+            swept.operation.invoked < ended
         })
     }
 }

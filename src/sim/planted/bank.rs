@@ -31,7 +31,7 @@ pub(super) struct Waiting {
 }
 
 use Invariant::{
-    AtomicReads, Convergence, DurableReads, ExactSiblings, Incarnations, Liveness, NoLostWrite,
+    AtomicReads, Convergence, DurableReads, ExactSiblings, HintsDrain, Incarnations, Liveness, NoLostWrite,
     NoResurrection, OneDotOneValue, Outcomes, RegularReads, Sane,
 };
 
@@ -83,6 +83,24 @@ pub(super) const BANK: &[Entry] = &[
         profile: profiles::READ_AND_CRASH,
         judges: &[DurableReads, RegularReads, NoLostWrite],
         budget: 400,
+    },
+    Entry {
+        bug: Planted::HintForStrict,
+        number: "6",
+        name: "a hint counts towards a strict W",
+        seen_in: "Dynamo's sloppy quorum",
+        profile: profiles::HINTS,
+        judges: &[RegularReads],
+        budget: 50,
+    },
+    Entry {
+        bug: Planted::HintTriedOnce,
+        number: "7",
+        name: "a hint is dropped after one replay",
+        seen_in: "scylladb#7976",
+        profile: profiles::HINTS,
+        judges: &[HintsDrain],
+        budget: 20,
     },
     Entry {
         bug: Planted::PutCoordinatedTwice,
@@ -173,6 +191,15 @@ pub(super) const BANK: &[Entry] = &[
         profile: profiles::CRASHES,
         judges: &[Incarnations],
         budget: 20,
+    },
+    Entry {
+        bug: Planted::HearsayRoutes,
+        number: "21",
+        name: "indirect liveness is taken for reachability",
+        seen_in: "scylladb#8488",
+        profile: profiles::HURRY_BEHIND_CUTS,
+        judges: &[Liveness],
+        budget: 200,
     },
     Entry {
         bug: Planted::LaterClockWins,
@@ -311,7 +338,7 @@ pub(super) const BANK: &[Entry] = &[
     },
     Entry {
         bug: Planted::VoteBeforeTheRefill,
-        number: "own",
+        number: "own 7",
         name: "a node votes as soon as the others know of its loss",
         seen_in: OWN,
         profile: profiles::LOST_DISKS,
@@ -322,17 +349,10 @@ pub(super) const BANK: &[Entry] = &[
 
 /// What waits, and for what.
 pub(super) const WAITING: &[Waiting] = &[
-    waiting("6", "a hint counts towards a strict W", "hints"),
-    waiting("7", "a hint is dropped after one replay", "hints"),
     waiting("8", "a tombstone is reaped with one owner down", "reaping"),
-    waiting("9", "a tombstone is reaped while a hint holds an older dot", "hints, reaping"),
-    waiting("10", "a late fallback record kills a re-created key", "hints, reaping"),
+    waiting("9", "a tombstone is reaped while a hint holds an older dot", "reaping"),
+    waiting("10", "a late fallback record kills a re-created key", "reaping"),
     waiting("20", "a removed member returns by gossip", "removal of members"),
-    waiting(
-        "21",
-        "indirect liveness is taken for reachability",
-        "a core that has to be served while a link stays cut",
-    ),
     waiting("22", "reads move to a joining node before its sync is done", "ring changes"),
     waiting("23", "the write quorum is in the new ring only", "ring changes"),
     waiting("24", "two nodes join at once with overlapping ranges", "ring changes"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::faults::{Kind, Swarm};
 use super::super::network::Weather;
 use super::super::workload::Profile as Clients;
-use crate::protocol::config::Limits;
+use crate::protocol::config::{HintConfig, Limits};
 
 /// What a run is like in which a bug is looked for. What is `None` is drawn from the seed.
 #[derive(Clone, Copy, Debug)]
@@ -314,6 +314,36 @@ pub(super) const ABSENCES: Profile = Profile {
     ..SWARM
 };
 
+/// Owners that are out of reach for long enough to be known for it, with enough other nodes to stand in for them.
+pub(super) const HINTS: Profile = Profile {
+    says: "partitions and crashes of several seconds among 6 nodes; 6 keys; some writes sloppy",
+    nodes: Some(6),
+    keys: Some(6),
+    seconds: 30,
+    faults: |swarm| *swarm = strikes(&[Kind::Partition, Kind::Crash], 3_000, 10_000),
+    clients: |clients| {
+        calm(clients);
+        clients.sloppy_per_mille = 200;
+    },
+    ..SWARM
+};
+
+/// Nodes that some reach and others do not, and clients of those who do not that are in a hurry: there is time for one
+/// attempt, and none to wait for somebody who cannot be heard.
+pub(super) const HURRY_BEHIND_CUTS: Profile = Profile {
+    says: "single links cut, some of them for good; the healed core owes an answer within 800 ms; 24 keys",
+    nodes: Some(5),
+    keys: Some(24),
+    seconds: 5,
+    faults: |swarm| *swarm = strikes(&[Kind::Odd], 1_000, 2_000),
+    clients: |clients| {
+        calm(clients);
+        clients.attempt = Duration::from_secs(2);
+        clients.core_deadline = Duration::from_millis(800);
+    },
+    ..SWARM
+};
+
 /// Only these kinds of faults strike.
 fn strikes(kinds: &[Kind], interval_ms: u64, span_max_ms: u64) -> Swarm {
     Swarm {
@@ -336,5 +366,7 @@ fn calm(clients: &mut Clients) {
     clients.atomic_per_mille = 0;
     clients.limits = Limits::default();
     clients.requests_max = 4_096;
+    clients.sloppy_per_mille = 0;
+    clients.hint_bytes_max = HintConfig::default().bytes_max;
     clients.weights = [40, 30, 10, 5, 5, 0, 0];
 }

@@ -115,7 +115,7 @@ impl Cast {
         let mut index = None;
         let key = ask.what.key().map(|word| self.key(word)).unwrap_or_default();
         let request = match &ask.what {
-            What::Put { key: word, w, basis, .. } | What::Delete { key: word, w, basis } => {
+            What::Put { key: word, w, sloppy, basis, .. } | What::Delete { key: word, w, sloppy, basis } => {
                 sent = self.held(ask.client.as_deref(), basis, word);
                 let value = match &ask.what {
                     What::Put { value, .. } => Some(value),
@@ -131,13 +131,14 @@ impl Cast {
                     None if value.is_none() => Basis::WhateverIsThere,
                     None => Basis::Shown(BTreeSet::new()),
                 };
-                let action = Action::Write { id, deletes: value.is_none(), basis, w: *w };
+                let action = Action::Write { id, deletes: value.is_none(), basis, w: *w, sloppy: *sloppy };
                 index = Some(self.begin(client, &key, action, now));
                 Wanted::Write {
                     key,
                     value: value.map(|value| id.to_value_with(value)),
                     context: sent.as_ref().map(|held| held.token.clone()),
                     w: *w,
+                    sloppy: *sloppy,
                 }
             }
             What::Get { r, atomic, .. } => {
@@ -165,9 +166,13 @@ impl Cast {
                     Outcome::NotApplied => Ending::NotApplied,
                 };
                 self.end(index, ending, reply);
+                if let Some(index) = index {
+                    self.history.acknowledged(index, written.acks.len());
+                }
                 Finding {
                     outcome: Some(written.outcome),
                     acks: names(stage, &written.acks).into_iter().collect(),
+                    hinted: names(stage, &written.hinted).into_iter().collect(),
                     siblings: Some(written.siblings as usize).filter(|count| *count > 0),
                     problem: written.problem.as_ref().map(name_of),
                     ..Finding::default()

@@ -37,6 +37,8 @@ pub enum Fact {
     Absent,
     /// These owners acknowledged a write, and no others.
     Acks(BTreeSet<String>),
+    /// These nodes keep hints of a write for owners, and no others.
+    Hinted(BTreeSet<String>),
     /// These owners replied to a read, and no others.
     Replies(BTreeSet<String>),
     /// All owners hold equal records, or not.
@@ -73,6 +75,8 @@ pub struct Finding {
     pub deleted: bool,
     /// Who acknowledged.
     pub acks: BTreeSet<String>,
+    /// Who keeps a hint.
+    pub hinted: BTreeSet<String>,
     /// Who replied.
     pub replies: BTreeSet<String>,
     /// Who holds what; `None` for an owner that did not say.
@@ -111,6 +115,7 @@ impl Fact {
             Fact::Deleted => values.is_some_and(BTreeSet::is_empty) && found.deleted,
             Fact::Absent => values.is_some_and(BTreeSet::is_empty) && !found.deleted,
             Fact::Acks(wanted) => found.acks == *wanted,
+            Fact::Hinted(wanted) => found.hinted == *wanted,
             Fact::Replies(wanted) => found.replies == *wanted,
             Fact::ReplicasEqual(wanted) => {
                 let all_told = found.holdings.iter().all(|(_, held)| held.is_some());
@@ -132,7 +137,7 @@ impl Fact {
     /// The verbs after which it makes sense.
     pub(super) fn verbs(&self) -> &'static [&'static str] {
         match self {
-            Fact::Outcome(_) | Fact::Acks(_) => &["put", "delete"],
+            Fact::Outcome(_) | Fact::Acks(_) | Fact::Hinted(_) => &["put", "delete"],
             Fact::Siblings(_) => &["put", "get", "delete"],
             Fact::Unavailable => &["get", "explain", "members"],
             Fact::Values(_) | Fact::Latest(_) | Fact::Deleted | Fact::Absent | Fact::Replies(_) => &["get"],

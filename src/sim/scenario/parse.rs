@@ -235,9 +235,9 @@ fn ask(verb: &Word, words: &mut Words, names: &[String]) -> Parsed<Ask> {
     }
     let key = words.word("a key")?.text;
     let value = if verb.text == "put" { words.word("a value")?.text } else { String::new() };
-    let (mut level, mut basis, mut is_atomic) = (Level::default(), BasisOf::Own, false);
+    let (mut level, mut basis, mut is_atomic, mut sloppy) = (Level::default(), BasisOf::Own, false, false);
     let known: &[&str] = match verb.text.as_str() {
-        "put" | "delete" => &["via", "as", "w", "blind", "with", "deadline"],
+        "put" | "delete" => &["via", "as", "w", "sloppy", "blind", "with", "deadline"],
         "get" => &["via", "as", "r", "atomic", "deadline"],
         _ => &["via", "as", "deadline"],
     };
@@ -252,8 +252,10 @@ fn ask(verb: &Word, words: &mut Words, names: &[String]) -> Parsed<Ask> {
         }
         let mut column = word.column;
         let value = match (name.as_str(), value) {
-            ("blind" | "atomic" | "with", None) => String::new(),
-            ("blind" | "atomic" | "with", Some(_)) => return Err(words.wrong(&word, "takes no value")),
+            ("blind" | "atomic" | "with" | "sloppy", None) => String::new(),
+            ("blind" | "atomic" | "with" | "sloppy", Some(_)) => {
+                return Err(words.wrong(&word, "takes no value"));
+            }
             (_, Some(value)) => value,
             ("via" | "as", None) => {
                 let named = words.word("a name")?;
@@ -270,6 +272,7 @@ fn ask(verb: &Word, words: &mut Words, names: &[String]) -> Parsed<Ask> {
             }
             "w" | "r" => level = self::level(&value).map_err(|message| words.error(word.column, &message))?,
             "atomic" => is_atomic = true,
+            "sloppy" => sloppy = true,
             "blind" => basis = BasisOf::Nobody,
             _ => {
                 let whose = words.word("whose context, such as alice's")?;
@@ -282,8 +285,8 @@ fn ask(verb: &Word, words: &mut Words, names: &[String]) -> Parsed<Ask> {
         }
     }
     ask.what = match verb.text.as_str() {
-        "put" => What::Put { key, value, w: level, basis },
-        "delete" => What::Delete { key, w: level, basis },
+        "put" => What::Put { key, value, w: level, sloppy, basis },
+        "delete" => What::Delete { key, w: level, sloppy, basis },
         "get" => What::Get { key, r: level, atomic: is_atomic },
         _ => What::Explain { key },
     };

@@ -108,6 +108,8 @@ pub enum What {
         value: String,
         /// How many owners must have it on disk.
         w: Level,
+        /// Whether hints count as owners.
+        sloppy: bool,
         /// What it takes the place of.
         basis: BasisOf,
     },
@@ -117,6 +119,8 @@ pub enum What {
         key: String,
         /// How many owners must have it on disk.
         w: Level,
+        /// Whether hints count as owners.
+        sloppy: bool,
         /// What it removes. Without a context: whatever is there.
         basis: BasisOf,
     },

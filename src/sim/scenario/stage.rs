@@ -52,6 +52,8 @@ pub enum Wanted {
         context: Option<ContextToken>,
         /// How many owners must have it on disk.
         w: Level,
+        /// Whether hints count as owners.
+        sloppy: bool,
     },
     /// Fetch.
     Read {

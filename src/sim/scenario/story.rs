@@ -93,6 +93,11 @@ fn written(outcome: Outcome, found: &Finding) -> String {
         _ => String::new(),
     };
     match outcome {
+        Outcome::Committed if !found.hinted.is_empty() => {
+            let hinted: Vec<&str> = found.hinted.iter().map(String::as_str).collect();
+            let acks = found.acks.len();
+            format!("committed by {acks}, with a hint at {}{siblings}", hinted.join(", "))
+        }
         Outcome::Committed => format!("committed by {}{siblings}", found.acks.len()),
         Outcome::Unknown if found.acks.is_empty() => format!("unknown{}", because(found)),
         Outcome::Unknown => format!("unknown{}; on disk at {}", because(found), found.acks.len()),

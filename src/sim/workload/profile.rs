@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::config::{Limits, NodeConfig};
+use crate::protocol::config::{HintConfig, Limits, NodeConfig};
 use crate::protocol::rng::Rng;
 
 /// How the clients of one run behave, drawn from its seed.
@@ -21,6 +21,8 @@ pub(in crate::sim) struct Profile {
     pub(in crate::sim) odd_level_per_mille: u32,
     /// Reads in a thousand that are atomic.
     pub(in crate::sim) atomic_per_mille: u32,
+    /// Writes in a thousand for which hints count.
+    pub(in crate::sim) sloppy_per_mille: u32,
     /// Weights: read, read-modify-write, blind put, put with a context kept from earlier, delete, delete without a
     /// context, write with a context of another key or a damaged one.
     pub(in crate::sim) weights: [u64; 7],
@@ -28,6 +30,10 @@ pub(in crate::sim) struct Profile {
     pub(in crate::sim) limits: Limits,
     /// How many requests a node has under way at most: as little under some seeds.
     pub(in crate::sim) requests_max: usize,
+    /// How many bytes of hints it keeps at most: hardly any under some seeds.
+    pub(in crate::sim) hint_bytes_max: u64,
+    /// How soon an operation in the healed core of a cluster has to succeed, with as many attempts as it takes.
+    pub(in crate::sim) core_deadline: Duration,
 }
 
 impl Profile {
@@ -48,6 +54,7 @@ impl Profile {
             attempts_max: rng.between(1, 4) as u32,
             odd_level_per_mille: [0, 100, 400][rng.index(3)],
             atomic_per_mille: [0, 200, 700][rng.index(3)],
+            sloppy_per_mille: 0,
             weights: [
                 40,
                 rng.between(10, 40),
@@ -59,6 +66,8 @@ impl Profile {
             ],
             limits: Limits::default(),
             requests_max: NODE_REQUESTS_MAX,
+            hint_bytes_max: HintConfig::default().bytes_max,
+            core_deadline: CORE_DEADLINE,
         };
         if rng.chance(150) {
             profile.limits.siblings_max = rng.between(2, 6) as usize;
@@ -69,6 +78,10 @@ impl Profile {
         if rng.chance(100) {
             profile.requests_max = rng.between(2, 6) as usize;
         }
+        profile.sloppy_per_mille = [0, 100, 500][rng.index(3)];
+        if rng.chance(100) {
+            profile.hint_bytes_max = rng.between(500, 5_000);
+        }
         profile
     }
 
@@ -76,8 +89,13 @@ impl Profile {
     pub(in crate::sim) fn bound(&self, config: &mut NodeConfig) {
         config.limits = self.limits;
         config.replication.requests_max = self.requests_max;
+        config.hints.bytes_max = self.hint_bytes_max;
+        config.hints.bytes_per_target_max = self.hint_bytes_max / 2;
     }
 }
+
+/// What a core owes its clients where nothing stricter is asked.
+const CORE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// As many as a node has by default.
 const NODE_REQUESTS_MAX: usize = 4_096;

@@ -11,9 +11,6 @@ use crate::protocol::rng::Rng;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Code, Level};
 
-/// How soon an operation in the core has to succeed, with as many attempts as it takes.
-const CORE_DEADLINE: Duration = Duration::from_secs(5);
-
 /// Nodes refuse what begins this much later than their own time.
 const DISPUTED: Duration = Duration::from_secs(10);
 
@@ -99,7 +96,7 @@ impl Workload {
             let steps = [Step::Read(Level::Majority), Step::Put, Step::Read(Level::Majority)];
             let actor = &mut self.clients[client];
             actor.script.extend(steps.map(|step| (key.clone(), step)));
-            actor.owed_within = Some(CORE_DEADLINE);
+            actor.owed_within = Some(self.profile.core_deadline);
             actor.route = Route::Among(part.hosts.clone());
             self.wake_at(client, now + Duration::from_millis(rng.between(1, 500)), wishes);
         }
@@ -135,8 +132,12 @@ impl Workload {
     ///
     /// Node time is the median of the clocks that a node hears. When most clocks are wrong, by hours, and half of the
     /// nodes are heard by some and not by others, there is no such time, and nodes refuse what comes from their future:
-    /// it would make records forget the operations that they know.
+    /// it would make records forget the operations that they know. Only a further attempt can meet this: the first one
+    /// carries the time of the node that is asked, and is not asked about it again by those to whom it is passed on.
     pub(super) fn is_time_disputed(&self, client: usize, sight: &Sight<'_>) -> bool {
+        if self.clients[client].ongoing.as_ref().is_none_or(|ongoing| ongoing.attempts <= 1) {
+            return false;
+        }
         let Route::Among(hosts) = &self.clients[client].route else { return false };
         let times = || hosts.iter().filter_map(|&host| sight.times.get(host));
         let (earliest, latest) = (times().min(), times().max());

@@ -119,7 +119,7 @@ impl World {
     }
 
     /// Keys that were used and that have a majority of their owners in the core, some of them if there are many.
-    fn keys_of(&mut self, core: &[usize]) -> Vec<Bytes> {
+    pub(super) fn keys_of(&mut self, core: &[usize]) -> Vec<Bytes> {
         let used = self.workload.keys();
         let Some(process) = core.first().and_then(|&index| self.hosts[index].process.as_ref()) else {
             return Vec::new();

@@ -10,7 +10,8 @@ use super::super::trace::About;
 use super::{Event, World};
 use crate::protocol::causality::Change;
 use crate::protocol::input::Input;
-use crate::protocol::storage::op::{DiskReply, DiskRequest};
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Ticket};
 
 impl World {
     pub(super) fn ask_disk(&mut self, index: usize, request: DiskRequest) {
@@ -19,6 +20,9 @@ impl World {
             self.violations.extend(self.dots.passed(key, record));
         }
         self.witness.disk_is_asked(index, self.now, &request);
+        if let DiskRequest::Remove { ticket, slot, .. } = &request {
+            self.hint_is_dropped(index, *ticket, *slot);
+        }
         self.figure_saw_disk_request(index, &request);
         #[cfg(test)]
         self.planted.saw_disk_request(&request);
@@ -30,6 +34,16 @@ impl World {
             process.disk_is_busy = true;
             let (at, boot) = (self.now + host.slowed(delay), host.boot);
             self.schedule(at, Event::DiskWorks { host: index, boot });
+        }
+    }
+
+    /// A removal from the disk of a node that does not own the slot gives up a hint.
+    fn hint_is_dropped(&mut self, index: usize, ticket: Ticket, slot: Slot) {
+        let Some(node) = self.hosts[index].process.as_ref().map(|process| &process.node) else { return };
+        let Some(view) = node.ring_view().map(|view| view.slot(slot)) else { return };
+        if !view.is_owner(node.id()) {
+            let owners = view.read_set().iter().filter_map(|id| self.ids.get(id).copied()).collect();
+            self.witness.hint_is_dropped(index, ticket, owners);
         }
     }
 
@@ -111,6 +125,7 @@ impl World {
             let (kind, number) = match &reply {
                 DiskReply::Applied { lsn, ticket, .. } => (b'u', lsn.0 << 32 | ticket.0),
                 DiskReply::Read { lsn, ticket, .. } => (b'r', lsn.0 << 32 | ticket.0),
+                DiskReply::Removed { lsn, ticket, .. } => (b'x', lsn.0 << 32 | ticket.0),
                 DiskReply::Sums { ticket, .. } => (b's', ticket.0),
                 DiskReply::Listed { ticket, .. } => (b'l', ticket.0),
                 DiskReply::ReadMany { ticket, .. } => (b'R', ticket.0),

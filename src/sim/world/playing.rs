@@ -229,6 +229,7 @@ impl World {
             DiskReply::MetaApplied { .. } => Some(Cue::Noted(index)),
             DiskReply::Durable { .. } => Some(Cue::Durable(index)),
             DiskReply::Read { .. }
+            | DiskReply::Removed { .. }
             | DiskReply::Sums { .. }
             | DiskReply::Listed { .. }
             | DiskReply::ReadMany { .. }

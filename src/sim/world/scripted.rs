@@ -407,10 +407,9 @@ impl Stage for Theatre {
 
     fn ask(&mut self, number: usize, order: Order) {
         let (key, request) = match order.request {
-            Wanted::Write { key, value, context, w } => {
+            Wanted::Write { key, value, context, w, sloppy } => {
                 let operation = OperationId { started: WallTime(0), nonce: 0 };
-                let write =
-                    Write { key: key.clone(), value, context, operation, attempt: 1, w, sloppy: false };
+                let write = Write { key: key.clone(), value, context, operation, attempt: 1, w, sloppy };
                 (key, Request::Write(write))
             }
             Wanted::Read { key, r, atomic } => (key.clone(), Request::Read(Read { key, r, atomic })),

@@ -15,6 +15,9 @@ use crate::protocol::wire::client::Request;
 /// How long after the last part of a run all views have to be equal.
 const ONE_VIEW_MAX: Duration = Duration::from_secs(30);
 
+/// How long after healing hints may be under way: the longest pause between two attempts, and the time that it takes.
+const HINTS_DRAIN_MAX: Duration = Duration::from_secs(60);
+
 /// The client and number of a request for a key.
 pub(super) fn asked(input: &Input) -> Option<(SessionId, u64)> {
     match input {
@@ -55,6 +58,20 @@ impl World {
             let evidence = format!("{}: {evidence}", host::name(index));
             self.violations.push(Violation::general(Invariant::Bounds, evidence));
         }
+    }
+
+    /// All is healed: what was kept for others is brought to them. Whether all of it was is judged at the very end.
+    pub(super) fn await_hints(&mut self) {
+        self.run_until(self.now + HINTS_DRAIN_MAX, |world| world.hints().all(|(_, count)| count == 0));
+    }
+
+    /// How many hints each node keeps; one that still looks for those of former lives counts as keeping one.
+    pub(super) fn hints(&self) -> impl Iterator<Item = (String, u64)> + '_ {
+        let nodes = self.hosts.iter().enumerate();
+        nodes.filter_map(|(index, host)| {
+            let hints = host.process.as_ref()?.node.hints();
+            Some((host::name(index), hints.len() as u64 + u64::from(!hints.is_counted())))
+        })
     }
 
     fn views(&self) -> Vec<View> {

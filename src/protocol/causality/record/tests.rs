@@ -201,6 +201,31 @@ fn limits_refuse_with_nothing_changed() {
 }
 
 #[test]
+fn under_the_tightest_limits_that_are_allowed_no_key_is_locked() {
+    let actors = Limits::CONTEXT_ENTRIES_LEAST;
+    let loose = Limits { value_bytes_max: 10, context_entries_max: actors, ..Limits::default() };
+    let tightest = Limits { record_bytes_max: loose.record_bytes_least(), siblings_max: 1, ..loose };
+    assert_eq!(tightest.check(), Ok(()));
+    assert!(Limits { record_bytes_max: tightest.record_bytes_max - 1, ..tightest }.check().is_err());
+    // Every owner writes in turn, far more often within a minute than a record remembers, and each has seen what is there.
+    let write_often = |limits: Limits| {
+        (1..=4 * OPERATIONS_MAX as u64).try_fold(absent(), |record, number| {
+            let dot = Dot { actor: Actor(number % actors as u64), at: Timestamp(number) };
+            let put = Put { limits, operation: operation(number), ..put(&dots(&record), dot, "0123456789") };
+            match apply(&record, put) {
+                Applied::Changed { record, .. } => Ok(record),
+                refused => Err(refused),
+            }
+        })
+    };
+    let record = write_often(tightest).unwrap();
+    assert_eq!((record.operations().len(), record.context().len()), (OPERATIONS_MAX, actors));
+    assert_eq!(record.encoded_len(), tightest.record_bytes_max, "there is nothing to spare");
+    let locked = write_often(Limits { record_bytes_max: 2_000, ..tightest }).unwrap_err();
+    assert!(matches!(locked, Applied::Refused(Refusal::RecordTooLarge(_))), "{locked:?}");
+}
+
+#[test]
 fn a_record_that_merges_took_beyond_the_limits_can_still_be_written_as_long_as_it_does_not_grow() {
     let many =
         (1..=5).map(|actor| Dot { actor: Actor(actor), at: Timestamp(1) }).fold(absent(), |record, dot| {

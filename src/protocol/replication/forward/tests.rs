@@ -82,6 +82,27 @@ fn what_was_passed_on_is_executed_once_and_never_passed_on_again() {
 }
 
 #[test]
+fn whether_an_operation_may_have_started_is_asked_by_the_node_that_takes_it_and_by_no_other() {
+    let an_hour_ahead = |attempt| {
+        let started = crate::protocol::time::WallTime(WALL.0 + 3_600_000);
+        let operation = crate::protocol::causality::OperationId { started, nonce: 1 };
+        Request::Write(Write { operation, attempt, ..put("v1") })
+    };
+    // The node that took it hears other clocks than this one, and told the client the time.
+    for attempt in [1, 2] {
+        let mut story = Story::new();
+        assert_eq!(story.forwarded(STRANGER, 7, an_hour_ahead(attempt)).len(), attempt as usize - 1);
+        assert_eq!(story.coordinator.len(), 1);
+    }
+    // A node that passes on asks just like one that owns the key, before anything leaves it.
+    for mut story in [self::story().0, Story::new()] {
+        let out = story.ask(an_hour_ahead(1));
+        assert_eq!(outcome(&out), (Outcome::NotApplied, Some(Code::BadRequest)));
+        assert!(story.coordinator.is_empty());
+    }
+}
+
+#[test]
 fn a_late_copy_of_a_write_that_was_refused_is_not_done() {
     let mut story = Story::new();
     story.peers.gone = vec![B, C];

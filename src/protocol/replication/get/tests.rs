@@ -216,10 +216,12 @@ fn an_atomic_get_answers_when_a_majority_holds_what_it_shows() {
     story.ask(atomic());
     story.execute();
     let out = story.fetched_from(B, None);
-    assert_eq!(out, [story.replicate(B, &newer), story.replicate(C, &newer)]);
-    let again = [story.replicate(B, &newer), story.replicate(C, &newer)];
+    assert_eq!(out, [story.replicate_of_another(B, &newer), story.replicate_of_another(C, &newer)]);
+    let again = [story.replicate_of_another(B, &newer), story.replicate_of_another(C, &newer)];
     assert_eq!(story.pass(Duration::from_millis(250)), again);
-    let out = story.stored_by(C, Timestamp(0));
+    // Whoever has less than the write that is shown has not merged what it was sent.
+    assert_eq!(story.stored_by(C, Timestamp(4)), []);
+    let out = story.stored_by(C, Timestamp(5));
     assert_eq!(out, [story.respond(shown(&story, &newer, &[OWN, B]))]);
 }
 
@@ -230,7 +232,7 @@ fn an_atomic_get_counts_its_own_replica_once_its_log_is_synced() {
     story.ask(atomic());
     story.execute();
     let out = story.fetched_from(B, Some(&newer));
-    assert_eq!(out, [story.replicate(C, &newer)]);
+    assert_eq!(out, [story.replicate_of_another(C, &newer)]);
     assert_eq!(story.execute(), []);
     assert_eq!(story.stored(), newer);
     let out = story.sync();
@@ -264,6 +266,46 @@ fn a_get_begins_anew_under_another_digest_unless_its_coordinator_is_no_owner_any
     story.ask(Request::Read(get()));
     let answer = read_answer(&story.change_ring(&[B, C, NodeId(8), NodeId(9)]));
     assert_eq!(answer.problem.map(|p| p.code), Some(Code::RingChanged));
+}
+
+#[test]
+fn a_repair_that_the_account_does_not_cover_is_left_to_the_exchange_with_that_owner() {
+    let older = written(5, Some("v1"));
+    let newer = overwritten(&older, 6, None);
+    let slot = crate::protocol::ring::slot::Slot::of_key(&key());
+    for (mine, theirs) in [(&newer, &older), (&older, &newer)] {
+        let mut story = Story::new();
+        story.disk.insert(key(), mine.clone());
+        // Exchanges, say, have spent what a second brings.
+        story.ledger.charge(story.now.monotonic, 10_000, 0);
+        story.ask(Request::Read(get()));
+        story.execute();
+        let out = story.fetched_from(B, Some(theirs));
+        assert_eq!(out, [story.respond(shown(&story, &newer, &[OWN, B]))]);
+        assert!(story.waiting.is_empty(), "nor is the own replica repaired");
+        assert_eq!(story.missed, [(B, slot)]);
+        assert_eq!((story.ledger.read_repairs().done, story.ledger.read_repairs().left), (0, 1));
+        // A second later there is room again.
+        story.pass(Duration::from_secs(2));
+        story.ask(Request::Read(get()));
+        story.execute();
+        let out = story.fetched_from(B, Some(theirs));
+        assert_eq!(out.len() + story.waiting.len(), 2, "an answer and a repair");
+        assert_eq!((story.ledger.read_repairs().done, story.ledger.read_repairs().left), (1, 1));
+    }
+}
+
+#[test]
+fn what_an_atomic_get_writes_back_waits_for_no_account() {
+    let mut story = Story::new();
+    let newer = written(5, Some("v1"));
+    story.disk.insert(key(), newer.clone());
+    story.ledger.charge(story.now.monotonic, 1_000_000, 0);
+    story.ask(atomic());
+    story.execute();
+    let out = story.fetched_from(B, None);
+    assert_eq!(out, [story.replicate_of_another(B, &newer), story.replicate_of_another(C, &newer)]);
+    assert_eq!(story.ledger.read_repairs(), Default::default());
 }
 
 #[test]

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use crate::protocol::causality::{ContextToken, Dot, Refusal};
 use crate::protocol::id::NodeId;
+use crate::protocol::replication::author::Author;
 use crate::protocol::output::Output;
 use crate::protocol::replication::fixture::*;
 use crate::protocol::ring::slot::Slot;
@@ -264,16 +265,18 @@ fn a_retry_reads_a_majority_first_and_adopts_what_an_earlier_attempt_did() {
     let earlier = first.stored();
 
     let mut story = Story::new();
-    story.author.replace(OTHER);
+    story.author = Author::new(OTHER);
     story.author.became_durable(OTHER);
     assert_eq!(story.ask(Request::Write(Write { attempt: 2, ..put("v1") })), [story.fetch(B)]);
     assert_eq!(story.execute(), []);
     assert!(story.disk.is_empty());
     story.fetched_from(B, Some(&earlier));
-    story.execute();
+    // The owners are asked for their entry of the actor that made the dot, which is not this node's.
+    assert_eq!(story.execute(), [story.replicate(B, &earlier), story.replicate(C, &earlier)]);
     assert_eq!(story.stored(), earlier);
     story.sync();
-    let written = written_answer(&story.stored_by(C, Timestamp(0)));
+    assert_eq!(story.stored_by(B, Timestamp(made.at.0 - 1)), [], "it has not merged the write");
+    let written = written_answer(&story.stored_by(C, made.at));
     assert_eq!((written.outcome, written.dot, written.siblings), (Outcome::Committed, Some(made), 1));
 }
 

@@ -8,7 +8,7 @@ use super::{Parsed, Word, Words, verb_start, without_comment, words_until_or};
 use crate::protocol::wire::client::{Health, Outcome};
 
 /// What can be expected, for those who wrote something else.
-const KNOWN: &str = "committed, unknown, not applied, unavailable, values, latest, siblings, deleted, absent, acks, \
+const KNOWN: &str = "committed, unknown, not applied, unavailable, values, latest, siblings, deleted, absent, acks, hinted, \
                      replies, replicas equal, replicas differ, or what a node holds or is (n1 holds apple, n2 down)";
 
 /// Reads what stands behind `expect`.
@@ -73,6 +73,7 @@ fn fact(word: &Word, words: &mut Words, names: &[String]) -> Parsed<Fact> {
         "deleted" => Fact::Deleted,
         "absent" => Fact::Absent,
         "acks" => Fact::Acks(set(words, names)?),
+        "hinted" => Fact::Hinted(set(words, names)?),
         "replies" => Fact::Replies(set(words, names)?),
         "replicas" => {
             let word = words.word("equal or differ")?;

@@ -47,8 +47,8 @@ fn a_script_says_everything_that_can_be_said() {
     assert_eq!(steps.len(), 8);
     assert_eq!(steps[0].begins, Begins::At(Duration::from_millis(500)));
     assert_eq!(steps[0].text, "put cart 'two # words' w=all via n3 as alice");
-    let put =
-        What::Put { key: "cart".into(), value: "two # words".into(), w: Level::All, basis: BasisOf::Own };
+    let (key, value) = ("cart".into(), "two # words".into());
+    let put = What::Put { key, value, w: Level::All, sloppy: false, basis: BasisOf::Own };
     let (alice, n3) = (Some("alice".to_owned()), Some("n3".to_owned()));
     assert_eq!(steps[0].deed, Deed::Ask(Ask { client: alice, via: n3, deadline: DEADLINE, what: put }));
     let expected = &steps[0].expectations;

@@ -35,6 +35,16 @@ pub struct Ledger {
     keys: Account,
     at: Moment,
     ease_per_mille: u64,
+    read_repairs: ReadRepairs,
+}
+
+/// What became of the replicas that reads found to be behind, since the start of the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadRepairs {
+    /// They were sent what they lacked, deletions included.
+    pub done: u64,
+    /// The account was in debt: the slot was left to the next exchange.
+    pub left: u64,
 }
 
 /// One token bucket. Balances are in millionths, since a rate per second times microseconds gives those.
@@ -79,6 +89,7 @@ impl Ledger {
             keys: Account::new(config.keys_per_second),
             at: Moment::default(),
             ease_per_mille: 1_000,
+            read_repairs: ReadRepairs::default(),
         }
     }
 
@@ -95,6 +106,31 @@ impl Ledger {
         self.keys.balance = self.keys.balance.saturating_sub(
             i64::try_from(keys.saturating_mul(1_000_000) / LISTED_PER_KEY).unwrap_or(i64::MAX),
         );
+    }
+
+    /// Charges the repair of one replica behind a read, unless the account is in debt: then the read leaves it to the exchange.
+    /// It does not wait, since what waits would hold a whole record, and the next read of the key may find it repaired.
+    pub fn charge_read_repair(&mut self, now: Moment, bytes: u64) -> bool {
+        if self.opens_at(now) > now {
+            self.read_repairs.left += 1;
+            return false;
+        }
+        self.charge(now, 1, bytes);
+        self.read_repairs.done += 1;
+        true
+    }
+
+    /// What became of the replicas that reads found to be behind.
+    #[must_use]
+    pub fn read_repairs(&self) -> ReadRepairs {
+        self.read_repairs
+    }
+
+    /// How many records and bytes may be spent in a second now.
+    #[must_use]
+    pub fn rates(&self) -> (u64, u64) {
+        let eased = |account: &Account| account.per_second.saturating_mul(self.ease_per_mille) / 1_000;
+        (eased(&self.keys), eased(&self.bytes))
     }
 
     /// When the next piece of work may begin.
@@ -156,6 +192,23 @@ mod tests {
             }
             assert!(done_in_a_second.contains(&pieces), "{pieces}");
         }
+    }
+
+    #[test]
+    fn read_repairs_are_done_as_far_as_the_account_goes_and_left_beyond() {
+        let mut ledger = ledger();
+        let mut now = Moment(5_000_000);
+        let end = now + Duration::from_secs(1);
+        while now < end {
+            ledger.charge_read_repair(now, 10);
+            now = now + Duration::from_micros(100);
+        }
+        let ReadRepairs { done, left } = ledger.read_repairs();
+        assert!((1_000..=1_010).contains(&done), "{done}");
+        assert_eq!(done + left, 10_000);
+        // Whoever else has spent it leaves nothing to them.
+        ledger.charge(now, 0, 2_000_000);
+        assert!(!ledger.charge_read_repair(now, 10));
     }
 
     #[test]

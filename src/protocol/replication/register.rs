@@ -1,0 +1,163 @@
+//! Who may keep hints of this node's slots.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::desk::Errand;
+use super::scope::Scope;
+use crate::protocol::codec;
+use crate::protocol::id::{NodeId, RequestId};
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::op::{DiskRequest, MetaKey};
+use crate::protocol::time::Moment;
+use crate::protocol::wire::peer::PeerMessage;
+
+/// How often the nodes on the register are asked whether they may be struck off.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+
+/// How many slots one question names at most.
+const SLOTS_MAX: usize = 1_024;
+
+/// An owner's durable register of the nodes that it has asked to keep hints, by slot.
+///
+/// A deletion may only be forgotten when no older copy of the record can come back, and a hint is such a copy. So an owner
+/// writes down *durably* that a node may keep hints of a slot **before** it asks that node to, and strikes it off only when
+/// the node has said that it keeps none and that this is durable. Whoever wants to know where old copies may be asks the
+/// register, and not every member: a dead node that was never asked blocks nothing.
+#[derive(Debug, Default)]
+pub struct HintRegister {
+    entries: BTreeMap<Slot, BTreeMap<NodeId, Entry>>,
+    asked: BTreeMap<NodeId, Moment>,
+    next_ask: Moment,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    is_durable: bool,
+    /// When an operation last asked the node for it.
+    used: Moment,
+}
+
+impl HintRegister {
+    /// The register as it was written down.
+    pub fn parse(meta: &BTreeMap<MetaKey, Bytes>) -> Result<HintRegister, codec::DecodeError> {
+        let mut register = HintRegister::default();
+        for (key, bytes) in meta {
+            let MetaKey::HintHolders(slot) = key else { continue };
+            let holders: Vec<NodeId> = codec::decode(bytes)?;
+            let entry = Entry { is_durable: true, used: Moment::default() };
+            register.entries.insert(*slot, holders.into_iter().map(|holder| (holder, entry)).collect());
+        }
+        Ok(register)
+    }
+
+    /// The nodes that may keep hints of a slot.
+    pub fn holders(&self, slot: Slot) -> impl Iterator<Item = NodeId> + '_ {
+        self.entries.get(&slot).into_iter().flat_map(|holders| holders.keys().copied())
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.values().map(BTreeMap::len).sum()
+    }
+
+    /// Whether nobody is on it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// It is durable that `holder` may keep hints of `slot`.
+    pub fn confirm(&mut self, slot: Slot, holder: NodeId) {
+        if let Some(entry) = self.entries.get_mut(&slot).and_then(|holders| holders.get_mut(&holder)) {
+            entry.is_durable = true;
+        }
+    }
+
+    fn strike_off(&mut self, from: NodeId, slot: Slot) -> bool {
+        let Some(asked) = self.asked.get(&from) else { return false };
+        let Some(holders) = self.entries.get_mut(&slot) else { return false };
+        // What was asked for after the question may have arrived after the answer.
+        if holders.get(&from).is_none_or(|entry| entry.used >= *asked) {
+            return false;
+        }
+        holders.remove(&from);
+        if holders.is_empty() {
+            self.entries.remove(&slot);
+        }
+        true
+    }
+
+    fn line(&self, slot: Slot) -> (MetaKey, Option<Bytes>) {
+        let holders: Vec<NodeId> = self.holders(slot).collect();
+        (MetaKey::HintHolders(slot), (!holders.is_empty()).then(|| codec::encode(&holders).into()))
+    }
+
+    /// When to call [`tick`].
+    #[must_use]
+    pub fn next_deadline(&self) -> Moment {
+        if self.is_empty() { Moment::NEVER } else { self.next_ask }
+    }
+}
+
+/// Enters a node for an operation. Tells whether that is durable already; if not, the operation hears of it when it is.
+pub(super) fn enter(slot: Slot, holder: NodeId, request: RequestId, scope: &mut Scope<'_>) -> bool {
+    let now = scope.now.monotonic;
+    let holders = scope.register.entries.entry(slot).or_default();
+    let entry = holders.entry(holder).or_insert(Entry { is_durable: false, used: now });
+    entry.used = now;
+    if entry.is_durable {
+        return true;
+    }
+    let entries = vec![scope.register.line(slot)];
+    let errand = Errand::Register(slot, holder, request);
+    scope.desk.ask(errand, |ticket| DiskRequest::Meta { ticket, entries }, scope.out);
+    false
+}
+
+/// A node has said that it keeps a hint. Tells whether it is still on the register: only then is the hint taken into
+/// account by whoever asks that.
+pub(super) fn confirmed(slot: Slot, holder: NodeId, scope: &mut Scope<'_>) -> bool {
+    let now = scope.now.monotonic;
+    let entry = scope.register.entries.get_mut(&slot).and_then(|holders| holders.get_mut(&holder));
+    // What it says now overtakes what it may have answered before.
+    entry.map(|entry| entry.used = now).is_some()
+}
+
+/// Asks the nodes on the register, now and then, whether they still keep hints.
+pub fn tick(scope: &mut Scope<'_>) {
+    let now = scope.now.monotonic;
+    if now < scope.register.next_ask || scope.register.is_empty() {
+        return;
+    }
+    scope.register.next_ask = now + ASK_EVERY;
+    let mut questions: BTreeMap<NodeId, Vec<Slot>> = BTreeMap::new();
+    for (slot, holders) in &scope.register.entries {
+        for (holder, entry) in holders {
+            if entry.is_durable && entry.used < now - ASK_EVERY && scope.can_reach(*holder) {
+                let slots = questions.entry(*holder).or_default();
+                if slots.len() < SLOTS_MAX {
+                    slots.push(*slot);
+                }
+            }
+        }
+    }
+    for (holder, slots) in questions {
+        scope.register.asked.insert(holder, now);
+        scope.send(holder, PeerMessage::AskHints { slots });
+    }
+}
+
+/// A node keeps no hints of these slots, durably.
+pub fn on_no_hints(from: NodeId, slots: &[Slot], scope: &mut Scope<'_>) {
+    let gone: Vec<Slot> =
+        slots.iter().copied().filter(|slot| scope.register.strike_off(from, *slot)).collect();
+    if gone.is_empty() {
+        return;
+    }
+    let entries = gone.into_iter().map(|slot| scope.register.line(slot)).collect();
+    scope.desk.ask(Errand::StrikeOff, |ticket| DiskRequest::Meta { ticket, entries }, scope.out);
+}

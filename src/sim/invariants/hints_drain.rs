@@ -1,0 +1,65 @@
+//! Invariant 10: after healing the number of hints reaches zero, and no hint is dropped before its owners hold its record.
+//!
+//! The first half is about the end: everything is healed, and within a bound no node keeps anything for another one. The
+//! second half is judged at every removal of a record from the disk of a node that does not own it: at that moment every
+//! owner has to have on disk what is given up, or has to have had it. What a full store of hints refuses is no dropped
+//! hint: nobody was told that it is kept.
+
+use super::honest_contexts::Holding;
+use super::{Invariant, Violation};
+use crate::sim::history::History;
+
+/// Judges what was left of the hints when all was over.
+#[must_use]
+pub fn judge(history: &History) -> Vec<Violation> {
+    let left = history.hints.iter().filter(|(_, count)| *count > 0);
+    let left: Vec<String> = left.map(|(node, count)| format!("{node} keeps {count}")).collect();
+    if left.is_empty() {
+        return Vec::new();
+    }
+    let evidence = format!("hints are left long after everything healed: {}", left.join(", "));
+    vec![Violation::general(Invariant::HintsDrain, evidence)]
+}
+
+/// Judges the removal of a hint, given what each owner has on disk. Gives back what is wrong with it.
+#[must_use]
+pub fn judge_removal<'a>(
+    hint: &Holding,
+    owners: impl IntoIterator<Item = (String, Option<&'a Holding>)>,
+) -> Option<String> {
+    let lacks = |held: Option<&Holding>| held.is_none_or(|held| !held.context.dominates(&hint.context));
+    let lacking = owners.into_iter().find(|(_, held)| lacks(*held));
+    lacking.map(|(owner, _)| format!("it drops a hint although {owner}, an owner, does not have it on disk"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::record;
+    use super::*;
+
+    #[test]
+    fn hints_that_are_left_are_reported() {
+        let hints = vec![("n1".to_owned(), 0), ("n2".to_owned(), 0)];
+        let mut history = History { hints, ..History::default() };
+        assert_eq!(judge(&history), []);
+        history.hints[1].1 = 3;
+        let violations = judge(&history);
+        assert!(violations[0].evidence.contains("n2 keeps 3"), "{violations:?}");
+        assert_eq!(violations.len(), 1);
+    }
+
+    #[test]
+    fn a_hint_may_go_only_when_every_owner_has_it() {
+        let holding = |siblings: &[(u64, u64)]| Holding::of(&record(siblings));
+        let (hint, more, less) = (holding(&[(1, 1)]), holding(&[(1, 1), (101, 2)]), holding(&[(101, 2)]));
+        let removal = |held: [Option<&Holding>; 3]| {
+            let held = held.into_iter().enumerate();
+            judge_removal(&hint, held.map(|(at, held)| (format!("n{at}"), held)))
+        };
+        assert_eq!(removal([Some(&hint), Some(&more), Some(&hint)]), None);
+        assert!(
+            removal([Some(&hint), Some(&more), Some(&less)]).is_some_and(|evidence| evidence.contains("n2"))
+        );
+        assert!(removal([None, Some(&hint), Some(&hint)]).is_some());
+    }
+}
