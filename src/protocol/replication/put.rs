@@ -18,8 +18,8 @@ use crate::protocol::id::{NodeId, ReapEpoch, RequestId};
 use crate::protocol::output::{Notice, Output};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
-use crate::protocol::storage::trust::Standing;
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Code, Level, Outcome, Problem, Write, Written};
 use crate::protocol::wire::peer::PeerRefusal;
@@ -273,6 +273,7 @@ impl Put {
             return self.give_up(Problem::new(Code::RingChanged, message), scope);
         }
         if self.is_answered {
+            // What is left of it are hints, and those are refused under another digest: an exchange sees to it.
             self.hint(scope, |hinting, _, hint, scope| hinting.abandon(hint, scope));
             return Progress::Done;
         }

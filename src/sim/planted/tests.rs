@@ -160,7 +160,6 @@ hunts! {
     a_reap_without_all: ReapWithoutAll,
     a_late_record_on_a_new_key: LateOnRecreated,
     a_late_record_after_a_reap: LateAfterReap,
-    a_log_that_is_cut_in_the_middle: LogCutInTheMiddle,
     an_actor_that_outlives_a_loss: ActorOutlivesALoss,
     the_voteless_who_answer: VotelessAnswers,
     a_vote_before_the_refill: VoteBeforeTheRefill,
