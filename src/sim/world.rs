@@ -308,7 +308,10 @@ impl World {
         self.demand_whole_nodes();
         self.demand_one_view();
         self.await_hints();
-        self.workload.history.hints = self.hints().collect();
+        if self.violations.is_empty() {
+            // A run that was broken off gave them no time.
+            self.workload.history.hints = self.hints().collect();
+        }
         self.report()
     }
 
