@@ -18,8 +18,8 @@ use crate::protocol::id::{NodeId, RequestId};
 use crate::protocol::output::{Notice, Output};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
-use crate::protocol::storage::trust::Standing;
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Code, Level, Outcome, Problem, Write, Written};
 use crate::protocol::wire::peer::PeerRefusal;

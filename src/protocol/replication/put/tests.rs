@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use crate::protocol::causality::{ContextToken, Dot, Refusal};
 use crate::protocol::id::NodeId;
-use crate::protocol::replication::author::Author;
 use crate::protocol::output::Output;
+use crate::protocol::replication::author::Author;
 use crate::protocol::replication::fixture::*;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::{Timestamp, WallTime};
