@@ -67,17 +67,6 @@ pub(super) const LOST_DISKS: Profile = Profile {
     ..SWARM
 };
 
-/// Machines crash often, and some of their logs are damaged in the middle meanwhile.
-pub(super) const DAMAGED_LOGS: Profile = Profile {
-    says: "5 nodes, 20 keys; crashes, after three in ten of which the log is damaged in the middle",
-    faults: |swarm| {
-        *swarm = strikes(&[Kind::Crash], 700, 1_500);
-        swarm.kinds.insert(Kind::RotLog);
-        swarm.from_the_start = false;
-    },
-    ..LOST_DISKS
-};
-
 /// Nothing goes wrong; few keys, and clients that get in each other's way.
 pub(super) const CONFLICTS: Profile = Profile {
     says: "no faults; 3 keys, every third write blind",
