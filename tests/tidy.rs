@@ -184,7 +184,7 @@ fn libraries_stay_where_they_can_be_replaced() {
         ("rustls", &["src/transport/"]),
         ("rcgen", &["src/transport/"]),
         ("rand_chacha", &["src/protocol/rng.rs"]),
-        ("blake3", &["src/protocol/causality/context.rs"]),
+        ("blake3", &["src/protocol/causality/context.rs", "src/transport/afterlife.rs"]),
     ];
     let mut found = Vec::new();
     for (path, text) in sources("src") {

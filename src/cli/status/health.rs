@@ -40,12 +40,19 @@ pub(super) struct Repair {
     /// What the nodes at work allow themselves in a second, all together.
     pub(super) keys_per_second: u64,
     pub(super) bytes_per_second: u64,
+    /// What is kept for owners that are away; it is moved when they are back.
+    pub(super) hints: u64,
+    pub(super) hint_bytes: u64,
 }
 
 impl Repair {
     fn of(statuses: &[&Status]) -> Repair {
         let mut all = Repair::default();
         let at = |status: &Status, name: &str| count(status, name).unwrap_or(0);
+        for status in statuses {
+            all.hints += at(status, "hints");
+            all.hint_bytes += at(status, "hint_bytes");
+        }
         for status in statuses.iter().filter(|status| at(status, "repair_debt_keys") > 0) {
             all.debt_keys += at(status, "repair_debt_keys");
             all.debt_bytes += at(status, "repair_debt_bytes");
@@ -97,8 +104,14 @@ impl Health {
     /// move.
     pub(crate) fn lines(&self, most: u64) -> String {
         let Slots { all, with_quorum, fully_replicated, dirty } = self.slots;
+        let kept = match self.repair {
+            Repair { hints: 0, .. } => String::new(),
+            Repair { hints, hint_bytes, .. } => {
+                format!("\nhints: {hints} ({:.1} MiB) kept for owners that are away", mebibytes(hint_bytes))
+            }
+        };
         let slots = format!(
-            "slots: {with_quorum} of {all} with quorum, {fully_replicated} fully replicated, {dirty} dirty"
+            "slots: {with_quorum} of {all} with quorum, {fully_replicated} fully replicated, {dirty} dirty{kept}"
         );
         let Repair { debt_keys, debt_bytes, .. } = self.repair;
         if debt_keys == 0 {
@@ -119,7 +132,7 @@ impl Health {
         };
         format!(
             "{slots}\nrepair: {done}about {debt_keys} records ({:.1} MiB) to move at {}/s, {} left at least",
-            debt_bytes as f64 / f64::from(1 << 20),
+            mebibytes(debt_bytes),
             self.repair.keys_per_second,
             span(self.repair.millis_left()),
         )
@@ -145,8 +158,14 @@ impl Health {
             repair_keys_per_second: self.repair.keys_per_second,
             repair_bytes_per_second: self.repair.bytes_per_second,
             repair_left_ms: self.repair.millis_left(),
+            hints: self.repair.hints,
+            hint_bytes: self.repair.hint_bytes,
         }
     }
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// The cluster as a whole is the object whose `node` is null.
@@ -164,6 +183,8 @@ struct HealthJson {
     repair_keys_per_second: u64,
     repair_bytes_per_second: u64,
     repair_left_ms: u64,
+    hints: u64,
+    hint_bytes: u64,
 }
 
 #[cfg(test)]
@@ -315,6 +336,7 @@ mod tests {
             .to_vec()
         };
         all[0].counts = counts(20_000, 1_000);
+        all[1].counts = vec![("hint_bytes".to_owned(), 3 << 20), ("hints".to_owned(), 70)];
         all[3].counts = counts(10_000, 500);
         // Its rate helps nobody, for it has nothing to do.
         all[4].counts = counts(0, 1_000);
@@ -322,6 +344,7 @@ mod tests {
         assert_eq!(health.repair.millis_left(), 20_000);
         let text = health.lines(40_000);
         assert!(text.contains("[#####...............] 25 % done, about 30000 records (2.9 MiB)"), "{text}");
+        assert!(text.contains("hints: 70 (3.0 MiB) kept for owners that are away"), "{text}");
         assert!(text.ends_with("at 1500/s, 20.0s left at least"), "{text}");
         let json = serde_json::to_value(health.json()).unwrap();
         assert_eq!(json["node"], serde_json::Value::Null);

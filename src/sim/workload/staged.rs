@@ -72,6 +72,11 @@ impl Task {
 }
 
 impl Workload {
+    /// How many requests a node of this run takes at once.
+    pub(in super::super) fn requests_max(&self) -> usize {
+        self.profile.requests_max
+    }
+
     /// Every key that an operation was on.
     pub(in super::super) fn keys(&self) -> BTreeSet<Bytes> {
         self.history.operations.iter().map(|operation| operation.key.clone()).collect()

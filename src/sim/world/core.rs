@@ -133,7 +133,8 @@ impl World {
         };
         let mut keys: Vec<Bytes> = used.into_iter().filter(has_majority).collect();
         self.rng.shuffle(&mut keys);
-        keys.truncate(KEYS_MAX);
+        // A client for each: no more at once than a node is told to take, or it would rightly answer that it is overloaded.
+        keys.truncate(KEYS_MAX.min(self.workload.requests_max()));
         keys
     }
 }
