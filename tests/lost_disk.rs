@@ -11,7 +11,6 @@ mod lab;
 mod program;
 
 use std::collections::BTreeSet;
-use std::future::IntoFuture;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -133,7 +132,7 @@ fn a_node_without_its_disk_comes_back_as_itself_and_no_acknowledged_write_is_los
     for number in keys.iter().step_by(keys.len() / 100) {
         let wanted = format!("value {number}");
         let reading =
-            poll("an answer", || block_on(client.get(key(*number)).r(Level::Majority).into_future()).ok());
+            poll("an answer", || block_on(async { client.get(key(*number)).r(Level::Majority).await.ok() }));
         assert_eq!(reading.values(), [wanted.as_bytes()], "{number}");
     }
 }

@@ -123,7 +123,7 @@ pub(crate) fn shown(answers: &[(Name, Result<Status, Problem>)], json: bool) -> 
         match answer {
             Ok(status) => columns.row([
                 name.as_str().into(),
-                judged(status.waiting_for.as_deref().unwrap_or("serving"), status.waiting_for.is_none()),
+                judged(state(status), status.waiting_for.is_none() && !is_refilling(status)),
                 span(status.uptime_ms).into(),
                 status.slots_owned.to_string().into(),
                 count(status, "keys").map(|keys| keys.to_string()).unwrap_or_default().into(),
@@ -139,6 +139,19 @@ pub(crate) fn shown(answers: &[(Name, Result<Status, Problem>)], json: bool) -> 
         }
     }
     columns.text()
+}
+
+/// What a node is doing, for people.
+fn state(status: &Status) -> String {
+    match (&status.waiting_for, count(status, "slots_refilling")) {
+        (Some(waiting), _) => waiting.clone(),
+        (None, Some(slots @ 1..)) => format!("refilling {slots} slots"),
+        (None, _) => "serving".to_owned(),
+    }
+}
+
+fn is_refilling(status: &Status) -> bool {
+    count(status, "slots_refilling").is_some_and(|slots| slots > 0)
 }
 
 /// One of a status's counts.

@@ -320,9 +320,9 @@ impl History {
         if self.disks_were_lost {
             let majority = Level::Majority.of(self.owners);
             for operation in &mut owed.operations {
-                if let (Action::Write { w, .. }, Ending::Committed(_)) =
+                if let (Action::Write { w, sloppy, .. }, Ending::Committed(_)) =
                     (&operation.action, &operation.ending)
-                    && w.of(self.owners) < majority
+                    && (*sloppy || w.of(self.owners) < majority)
                 {
                     operation.ending = Ending::Unknown;
                 }

@@ -57,6 +57,7 @@ struct Watched {
     /// The hosts of the owners of what the disk was asked to remove, where that was a hint.
     drops: BTreeMap<Ticket, Vec<usize>>,
     synced: Lsn,
+    has_lost_a_disk: bool,
     reads: Reads,
     duties: Duties,
 }
@@ -117,6 +118,7 @@ impl Witness {
     /// A machine has lost its disk.
     pub(super) fn lost(&mut self, host: usize) {
         self.hosts[host].replicas.clear();
+        self.hosts[host].has_lost_a_disk = true;
     }
 
     /// A node starts, from what its disk has kept.
@@ -304,8 +306,10 @@ impl Witness {
                 let held = std::mem::take(&mut replica.applied);
                 replica.is_current = true;
                 watched.unsynced.push_back((lsn, key, Rc::default()));
+                // What an owner had before it lost its disk it has to get from the others.
+                let is_whole = |owner: &usize| !self.hosts[*owner].has_lost_a_disk;
                 let on_disk = |owner: usize| (host::name(owner), self.hosts[owner].on_disk(key));
-                let owners = owners.into_iter().flatten().map(on_disk);
+                let owners = owners.into_iter().flatten().filter(is_whole).map(on_disk);
                 if let Some(evidence) = hints_drain::judge_removal(&held, owners) {
                     self.report_of(Invariant::HintsDrain, host, key, (since, now), &evidence);
                 }

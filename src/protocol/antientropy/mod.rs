@@ -16,6 +16,7 @@ mod listing;
 pub mod means;
 mod pace;
 mod refill;
+mod source;
 mod supply;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,8 @@ use self::answering::{Answering, Glance};
 use self::means::{Ask, Means};
 pub use self::means::{Counts, Effect, Token};
 use self::pace::Pace;
-use self::refill::{Refill, Weighed};
+use self::refill::Refill;
+use self::source::Weighed;
 use self::supply::Supplies;
 use self::tree::{Common, SlotSums};
 use self::walk::{End, Walk};

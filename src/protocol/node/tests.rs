@@ -9,8 +9,11 @@ use crate::protocol::id::ReapEpoch;
 use crate::protocol::ring::entry::Name;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::rng::Rng;
+use crate::protocol::storage::op::DoubtReason;
+use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::{Timestamp, WallTime};
-use crate::protocol::wire::client::{Level, Outcome, Read, Write};
+use crate::protocol::wire::client::{Health, Level, Outcome, Read, Write};
+use crate::protocol::wire::gossip::{Body, Gossip, News};
 
 const WALL: WallTime = WallTime(1_000_000_000);
 const PEER: NodeId = NodeId(42);
@@ -353,4 +356,107 @@ fn a_record_that_knows_more_of_the_own_actor_costs_it_once() {
     story.hear(Input::Peer { from: PEER, message });
     assert!(!story.work().contains(&Output::Notice(Notice::Amnesia)));
     assert!(says_something(&story.hear(fetch(0))));
+}
+
+fn doubt(story: &mut Story, slot: Slot) -> Vec<Output> {
+    let reply = DiskReply::Doubted { slots: vec![slot], why: DoubtReason::Damaged };
+    story.hear(Input::Disk(reply))
+}
+
+#[test]
+fn a_doubted_slot_is_withdrawn_before_the_generation_is_raised_and_mended_only_when_that_is_durable() {
+    let mut story = Story::serving();
+    story.ask(put(1));
+    story.work();
+    let (actor, slot) = (story.node.author.actor(), Slot::of_key(b"k"));
+    let before = story.node.ring_view().unwrap().slot(slot).digest;
+    let out = doubt(&mut story, slot);
+    assert!(out.contains(&Output::Notice(Notice::Doubted { slots: 1, why: DoubtReason::Damaged })));
+    assert_ne!(story.node.author.actor(), actor, "before its next dot");
+    assert_eq!(story.node.trust().standing(slot), Standing::Closed);
+    let keys = |disk: &[DiskRequest]| -> Vec<MetaKey> {
+        let entries = disk.iter().filter_map(|request| match request {
+            DiskRequest::Meta { entries, .. } => Some(entries.iter().map(|(key, _)| key.clone())),
+            _ => None,
+        });
+        entries.flatten().collect()
+    };
+    assert_eq!(keys(&story.disk), [MetaKey::Start, MetaKey::Trust]);
+    story.execute();
+    assert_eq!(story.node.membership().own().amnesia, 0, "it is on its way, and told to nobody");
+    assert!(!story.disk.iter().any(|request| matches!(request, DiskRequest::Mend { .. })));
+    story.sync();
+    assert_eq!(story.node.membership().own().amnesia, 1);
+    assert_ne!(story.node.ring_view().unwrap().slot(slot).digest, before);
+    assert!(story.disk.iter().any(|request| matches!(request, DiskRequest::Mend { .. })));
+    story.work();
+    assert_eq!(story.node.trust().standing(slot), Standing::Refilling);
+    // The disk may say it again before it is asked to mend; and a second loss is a second loss.
+    assert!(!doubt(&mut story, slot).is_empty());
+    assert_eq!(story.node.trust().standing(slot), Standing::Closed);
+    // A crash forgets nothing of that.
+    story.work();
+    let (again, _) = Story::start(story.meta.clone(), 2);
+    assert_eq!(again.node.trust().standing(slot), Standing::Closed);
+    assert_eq!(again.node.membership().own().amnesia, 1);
+}
+
+#[test]
+fn what_no_other_node_has_a_copy_of_comes_back_if_the_operator_accepts_the_loss_and_not_otherwise() {
+    for accepts in [false, true] {
+        let mut story = Story::serving();
+        story.node.config.accept_loss = accepts;
+        let slot = Slot::of_key(b"k");
+        doubt(&mut story, slot);
+        story.work();
+        let standing = if accepts { Standing::Votes } else { Standing::Refilling };
+        assert_eq!(story.node.trust().standing(slot), standing);
+        let read = Read { key: Bytes::from_static(b"k"), r: Level::One, atomic: false };
+        story.ask(Request::Read(read));
+    }
+}
+
+#[test]
+fn a_process_that_hears_of_a_later_life_of_its_own_says_nothing_any_more() {
+    let mut story = Story::serving();
+    let mut later = story.node.membership().own().clone();
+    later.incarnation = Incarnation(9);
+    let cluster = story.node.cluster();
+    let tell = |entry| {
+        let news = vec![News { entry, health: Health::Alive }];
+        let message = PeerMessage::Gossip(Gossip { cluster, body: Body::Items { news } });
+        Input::Peer { from: PEER, message }
+    };
+    // One that merely has a higher incarnation is an old memory.
+    story.hear(tell(later.clone()));
+    story.work();
+    assert!(story.node.is_serving());
+    assert!(story.node.membership().own().age() > later.age());
+    later.incarnation = Incarnation(1_000);
+    later.amnesia = 1;
+    let out = story.hear(tell(later));
+    assert!(out.contains(&Output::Notice(Notice::Fenced { generation: 1 })), "{out:?}");
+    assert!(!story.node.is_serving());
+    assert_eq!((story.hear(fetch(0)), story.node.next_deadline()), (vec![], Moment::NEVER));
+    assert_eq!(story.work(), []);
+}
+
+#[test]
+fn a_node_that_comes_back_without_its_disk_keeps_its_id_and_has_a_say_in_nothing() {
+    let mut known = Story::serving().node.membership().own().clone();
+    (known.incarnation, known.amnesia) = (Incarnation(7), 3);
+    let config = NodeConfig::new(known.name.clone(), ([127, 0, 0, 1], 1).into());
+    let mut out = Vec::new();
+    let now = Now { monotonic: Moment(5_000_000), wall: WALL };
+    let node = Node::recover(config, &known, now, Rng::from_number(4), &mut out).unwrap();
+    assert_eq!(node.id(), known.id);
+    assert!(node.incarnation() > known.incarnation && node.membership().own().amnesia > known.amnesia);
+    assert_eq!(node.trust().voteless().len(), usize::from(crate::protocol::ring::slot::SLOTS));
+    assert_eq!((node.hello(), node.is_serving()), (None, false), "nothing leaves before that is durable");
+    let [Output::Disk(DiskRequest::Meta { entries, .. })] = &out[..] else { panic!("{out:?}") };
+    let meta = entries.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?))).collect();
+    let (again, _) = Story::start(meta, 5);
+    assert!(again.node.incarnation() > node.incarnation());
+    assert_eq!(again.node.membership().own().amnesia, node.membership().own().amnesia);
+    assert_eq!(again.node.trust().standing(Slot::of_key(b"k")), Standing::Closed);
 }

@@ -53,7 +53,12 @@ impl Gather {
             quorum.decline(scope.own);
         }
         if !quorum.could_be_reached(|node| scope.can_reach(node)) {
-            return Err(scope.unavailable(slot.read_set(), quorum.need()));
+            let are_there = slot.read_set().iter().filter(|node| scope.can_reach(**node)).count();
+            return Err(if are_there >= quorum.need() {
+                lost(&quorum, scope)
+            } else {
+                scope.unavailable(slot.read_set(), quorum.need())
+            });
         }
         let now = scope.now.monotonic;
         let mut gather = Gather {
@@ -153,15 +158,8 @@ impl Gather {
 
     /// Why it cannot be done, for people.
     pub(super) fn problem(&self, scope: &Scope<'_>) -> Problem {
-        let lost = self.quorum.declined();
-        if !lost.is_empty() {
-            let names: Vec<String> = lost.iter().map(|node| scope.peers.name(*node)).collect();
-            let message = format!(
-                "{} of the key's owners have to reply, and the copy of {} is damaged or being refilled; a lost copy is no answer",
-                self.quorum.need(),
-                names.join(", ")
-            );
-            return Problem::new(Code::RecordLost, message);
+        if !self.quorum.declined().is_empty() {
+            return lost(&self.quorum, scope);
         }
         scope.unavailable(scope.slot_of(&self.key).read_set(), self.quorum.need())
     }
@@ -209,4 +207,15 @@ impl Gather {
             scope.send(node, PeerMessage::Fetch { request: self.request, digest, key: self.key.clone() });
         }
     }
+}
+
+/// Owners that can be reached have lost their copies.
+fn lost(quorum: &Quorum, scope: &Scope<'_>) -> Problem {
+    let names: Vec<String> = quorum.declined().iter().map(|node| scope.peers.name(*node)).collect();
+    let message = format!(
+        "{} of the key's owners have to reply, and the copy of {} is damaged or being refilled; a lost copy is no answer",
+        quorum.need(),
+        names.join(", ")
+    );
+    Problem::new(Code::RecordLost, message)
 }

@@ -67,6 +67,8 @@ pub(super) struct Held {
     targets: BTreeSet<NodeId>,
     /// The owners that have the record, as it is now, on disk.
     pub(super) acked: BTreeSet<NodeId>,
+    /// Under which digest of the slot they said so: an owner that has lost its disk since has it no longer.
+    pub(super) digest: Option<SlotDigest>,
     pub(super) stage: Stage,
     pub(super) again_at: Moment,
     /// How often it was sent in vain.

@@ -261,6 +261,7 @@ impl Put {
             return self.give_up(Problem::new(Code::RingChanged, message), scope);
         }
         if self.is_answered {
+            // What is left of it are hints, and those are refused under another digest: an exchange sees to it.
             self.hint(scope, |hinting, _, hint, scope| hinting.abandon(hint, scope));
             return Progress::Done;
         }

@@ -77,6 +77,10 @@ fn look_at(place: &Place, scope: &mut Scope<'_>) -> bool {
         return false;
     }
     let Some(held) = scope.hints.held.get_mut(place) else { return false };
+    if held.digest != Some(slot.digest) {
+        held.digest = Some(slot.digest);
+        held.acked.clear();
+    }
     if held.again_at > now || matches!(held.stage, Stage::Reading | Stage::Dropping) {
         return false;
     }
@@ -148,8 +152,12 @@ fn send(node: NodeId, request: RequestId, place: &Place, record: &Record, scope:
 pub fn on_stored(from: NodeId, request: RequestId, scope: &mut Scope<'_>) {
     let Some(place) = scope.hints.replays.get(&request).cloned() else { return };
     let Some(held) = scope.hints.held.get_mut(&place) else { return };
+    let slot = scope.view.slot(place.0);
+    if held.digest != Some(slot.digest) {
+        return;
+    }
     held.acked.insert(from);
-    let owners = scope.view.slot(place.0).read_set();
+    let owners = slot.read_set();
     let Stage::Sent { hash, .. } = held.stage else { return };
     if owners.iter().all(|owner| held.acked.contains(owner)) {
         scope.hints.replays.remove(&request);

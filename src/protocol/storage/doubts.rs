@@ -63,6 +63,9 @@ impl Doubts {
             DiskRequest::Read { ticket, slot, .. } if self.slots.contains(slot) => {
                 Some(DiskReply::Read { ticket: *ticket, lsn, stored: Stored::Lost })
             }
+            DiskRequest::Remove { ticket, slot, .. } if self.slots.contains(slot) => {
+                Some(DiskReply::Removed { ticket: *ticket, lsn, is_gone: false })
+            }
             DiskRequest::List { ticket, slot, .. } if self.slots.contains(slot) => {
                 Some(DiskReply::Listed { ticket: *ticket, page: None })
             }

@@ -20,6 +20,9 @@ use crate::protocol::storage::op::Lsn;
 /// How much is copied in one go: what a feed may wait for.
 const PIECE_BYTES: u64 = if cfg!(test) { 16 << 10 } else { 256 << 10 };
 
+/// The same for one that comes late.
+const PIECE_BYTES_MAX: u64 = 8 * PIECE_BYTES;
+
 /// How many slots of the copy are compared in one go, at most.
 const SLOTS_AT_ONCE: u64 = if cfg!(test) { 4_096 } else { 256 };
 
@@ -137,7 +140,7 @@ impl Compaction {
     }
 
     /// What to do now, if anything. The store holds everything up to `fed`, and about `live` bytes.
-    pub(super) fn next(&mut self, fed: Lsn, live: u64, now: Instant) -> Option<Next> {
+    pub(super) fn next(&mut self, fed: Lsn, live: u64, now: Instant, options: &DiskOptions) -> Option<Next> {
         if self.due > now {
             return None;
         }
@@ -147,7 +150,13 @@ impl Compaction {
                 self.phase = Phase::Beginning;
                 Task::Begin
             }
-            Phase::Copying => Task::Copy(PIECE_BYTES),
+            // Between large feeds it comes late, and does more at once: a copy that is slower than what is written
+            // anew would never end.
+            Phase::Copying => {
+                let late = now.duration_since(self.due).as_millis() as u64;
+                let owed = late.saturating_mul(options.compact_bytes_per_second) / 1_000;
+                Task::Copy(PIECE_BYTES.saturating_add(owed).min(PIECE_BYTES_MAX))
+            }
             Phase::Comparing(next) => {
                 let slots = (PIECE_BYTES / (live / u64::from(SLOTS) + 1)).clamp(1, SLOTS_AT_ONCE) as u16;
                 let last = (next + (slots - 1)).min(SLOTS - 1);
@@ -275,11 +284,12 @@ mod tests {
         let now = Instant::now();
         for is_right in [true, false] {
             let mut compaction = Compaction::new(now);
-            let task = |compaction: &mut Compaction, now| match compaction.next(Lsn(7), u64::MAX, now) {
-                Some(Next::Task(task)) => format!("{task:?}"),
-                Some(Next::Compare(first, last)) => format!("Compare {} to {}", first.get(), last.get()),
-                None => "None".to_owned(),
-            };
+            let task =
+                |compaction: &mut Compaction, now| match compaction.next(Lsn(7), u64::MAX, now, &options()) {
+                    Some(Next::Task(task)) => format!("{task:?}"),
+                    Some(Next::Compare(first, last)) => format!("Compare {} to {}", first.get(), last.get()),
+                    None => "None".to_owned(),
+                };
             assert_eq!(task(&mut compaction, now), "None");
             compaction.consider(100 * MIB, 0, u64::MAX, &options());
             assert_eq!(task(&mut compaction, now), "Begin");
@@ -290,6 +300,12 @@ mod tests {
             assert_eq!(task(&mut compaction, now), "None", "16 MiB are a second's worth");
             let now = now + Duration::from_secs(1);
             assert_eq!(task(&mut compaction, now), copy);
+            let most = format!("{:?}", Task::Copy(PIECE_BYTES_MAX));
+            assert_eq!(
+                task(&mut compaction, now + Duration::from_secs(9)),
+                most,
+                "what is late is made up for"
+            );
             compaction.done(&Step::Copied { bytes: 0, is_all: true }, 0, now, &options());
             assert_eq!(task(&mut compaction, now), "Compare 0 to 0");
             compaction.compared(Slot::new(0).unwrap(), 0, is_right, now, &options());

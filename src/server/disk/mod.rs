@@ -395,7 +395,7 @@ impl Disk {
         };
         if self.scrub.is_verified() {
             let live = self.gauge.live.load(Ordering::Relaxed);
-            match self.compaction.next(self.engine.fed_through(), live, now) {
+            match self.compaction.next(self.engine.fed_through(), live, now, &self.options) {
                 Some(Next::Task(task)) => return Some(FeederJob::Compact(task)),
                 Some(Next::Compare(first, last)) => return compare(Which::Fresh, first, last),
                 None => {}

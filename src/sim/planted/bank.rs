@@ -310,15 +310,6 @@ pub(super) const BANK: &[Entry] = &[
         budget: 400,
     },
     Entry {
-        bug: Planted::LogCutInTheMiddle,
-        number: "30",
-        name: "the log is cut at a bad entry in the middle",
-        seen_in: OWN,
-        profile: profiles::DAMAGED_LOGS,
-        judges: &[NoLostWrite, RegularReads, AtomicReads, DurableReads, Incarnations, ExactSiblings],
-        budget: 200,
-    },
-    Entry {
         bug: Planted::ActorOutlivesALoss,
         number: "2",
         name: "the actor is kept after what it wrote was lost",
@@ -338,7 +329,7 @@ pub(super) const BANK: &[Entry] = &[
     },
     Entry {
         bug: Planted::VoteBeforeTheRefill,
-        number: "own",
+        number: "own 7",
         name: "a node votes as soon as the others know of its loss",
         seen_in: OWN,
         profile: profiles::LOST_DISKS,
@@ -358,6 +349,11 @@ pub(super) const WAITING: &[Waiting] = &[
     waiting("24", "two nodes join at once with overlapping ranges", "ring changes"),
     waiting("28", "a late repair is accepted after a reap", "reaping"),
     waiting("29", "replay or feeding merges instead of replacing", "reaping"),
+    waiting(
+        "30",
+        "the log is cut at a bad entry in the middle",
+        "stores that lag far behind their log: else what was fed gives the cut away",
+    ),
     waiting("33-40", "the eight schedules that broke the rules of ring changes", "ring changes"),
 ];
 

@@ -46,30 +46,25 @@ pub(super) const SWARM: Profile = Profile {
     clients: |_| {},
 };
 
-/// Machines crash often, and three of ten come back without their disk.
+/// Machines crash often, and three of ten come back without their disk, over a slow network.
 pub(super) const LOST_DISKS: Profile = Profile {
-    says: "5 nodes, 20 keys; crashes, three in ten of which cost the disk",
-    nodes: Some(5),
+    says: "3 nodes, 20 keys, every third write blind; a slow network; crashes, three in ten of which cost the disk",
+    nodes: Some(3),
     keys: Some(20),
     seconds: 30,
+    crowd: Some(12),
+    clients: |clients| {
+        calm(clients);
+        clients.weights = [30, 30, 20, 10, 5, 0, 0];
+    },
     faults: |swarm| {
         *swarm = strikes(&[Kind::Crash], 700, 1_500);
+        swarm.weather.delay_spread = Duration::from_millis(100);
         swarm.kinds.insert(Kind::LostDisk);
         swarm.lost_disk_per_mille = 300;
         swarm.from_the_start = false;
     },
     ..SWARM
-};
-
-/// Machines crash often, and some of their logs are damaged in the middle meanwhile.
-pub(super) const DAMAGED_LOGS: Profile = Profile {
-    says: "5 nodes, 20 keys; crashes, after three in ten of which the log is damaged in the middle",
-    faults: |swarm| {
-        *swarm = strikes(&[Kind::Crash], 700, 1_500);
-        swarm.kinds.insert(Kind::RotLog);
-        swarm.from_the_start = false;
-    },
-    ..LOST_DISKS
 };
 
 /// Nothing goes wrong; few keys, and clients that get in each other's way.

@@ -157,7 +157,6 @@ hunts! {
     strangers_that_answer: StrangersAnswer,
     a_logged_write_as_not_applied: LoggedAsNotApplied,
     an_atomic_read_in_name_only: AtomicInNameOnly,
-    a_log_that_is_cut_in_the_middle: LogCutInTheMiddle,
     an_actor_that_outlives_a_loss: ActorOutlivesALoss,
     the_voteless_who_answer: VotelessAnswers,
     a_vote_before_the_refill: VoteBeforeTheRefill,

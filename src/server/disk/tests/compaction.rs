@@ -36,7 +36,10 @@ fn what_is_written_and_removed_during_a_rewriting_is_in_the_new_store() {
             version += 1;
             // Old keys on either side of the end of the copy, new ones, and removals.
             overwrite(disk, key(version % 500), version, &value(version));
-            update(disk, key(version), put(version, Some(&value(version))));
+            // Not for ever: a copy that is written to faster than it grows never ends.
+            if version <= 10_400 {
+                update(disk, key(version), put(version, Some(&value(version))));
+            }
         }
         if removed < 100 {
             let number = 500 + removed;
@@ -54,7 +57,7 @@ fn what_is_written_and_removed_during_a_rewriting_is_in_the_new_store() {
         for number in (500..500 + removed).chain([1_000_000]) {
             assert_eq!(read(disk, key(number)), Stored::Absent);
         }
-        for number in (0..500).chain(500 + removed..600).chain(10_001..=version) {
+        for number in (0..500).chain(500 + removed..600).chain(10_001..=version.min(10_400)) {
             assert!(matches!(read(disk, key(number)), Stored::Present(_)), "key {number}");
         }
     };
