@@ -308,7 +308,10 @@ impl World {
         self.demand_whole_nodes();
         self.demand_one_view();
         self.await_hints();
-        self.workload.history.hints = self.hints().collect();
+        // A run that was broken off has given them no time.
+        if self.violations.is_empty() {
+            self.workload.history.hints = self.hints().collect();
+        }
         self.report()
     }
 
