@@ -306,8 +306,8 @@ impl World {
         self.demand_whole_nodes();
         self.demand_one_view();
         self.await_hints();
+        // A run that was broken off has given them no time.
         if self.violations.is_empty() {
-            // A run that was broken off gave them no time.
             self.workload.history.hints = self.hints().collect();
         }
         self.report()
