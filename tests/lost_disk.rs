@@ -7,7 +7,6 @@
 #[allow(dead_code, reason = "each test uses its part")]
 mod lab;
 #[path = "support/program.rs"]
-#[allow(dead_code, reason = "each test uses its part")]
 mod program;
 
 use std::collections::BTreeSet;

@@ -80,9 +80,10 @@ impl Refill {
         for source in self.sources.values_mut() {
             source.had.retain(|slot| wanted.contains(slot));
             source.had_what_it_had.retain(|slot| wanted.contains(slot));
-            if matches!(source.step, Step::Idle { .. }) && wanted.len() > self.wanted.len() {
-                source.step = Step::Idle { until: now };
-            } else if source.drawing().is_some_and(|slot| !wanted.contains(slot)) {
+            let may_idle_no_more =
+                matches!(source.step, Step::Idle { .. }) && wanted.len() > self.wanted.len();
+            let draws_in_vain = source.drawing().is_some_and(|slot| !wanted.contains(slot));
+            if may_idle_no_more || draws_in_vain {
                 source.step = Step::Idle { until: now };
             }
         }

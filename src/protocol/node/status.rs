@@ -89,6 +89,11 @@ impl Node {
             unreachable: self.out_of_reach(),
         };
         status.add_dirty(self.antientropy.dirty());
+        if let Some(view) = &self.view {
+            // What it may not vote for is being refilled. The rest of that set is of slots that it does not own.
+            let voteless = self.losses.trust.voteless().iter();
+            status.add_dirty(voteless.filter(|slot| view.slot(*slot).is_owner(self.id())));
+        }
         status
     }
 

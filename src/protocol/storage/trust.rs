@@ -93,10 +93,6 @@ impl Trust {
     }
 
     /// The durable form, if it changed since it was last asked for; `Some(None)` if there is nothing to keep.
-    #[expect(
-        clippy::option_option,
-        reason = "whether to write, and what: the disk's requests have this shape"
-    )]
     pub fn save(&mut self) -> Option<Option<Bytes>> {
         if !std::mem::take(&mut self.is_unsaved) {
             return None;

@@ -1,6 +1,9 @@
 //! Invariant 14: incarnations rise, durably, before the first dot or message; and a node keeps its identity.
+//!
+//! A node that comes back without its disk rises above all that a majority of the others has heard of. A life of which
+//! none of them had heard may have had a higher incarnation, so that after a lost disk only another one is demanded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Invariant, Violation};
 use crate::protocol::id::{Incarnation, NodeId};
@@ -9,6 +12,8 @@ use crate::protocol::id::{Incarnation, NodeId};
 #[derive(Clone, Debug, Default)]
 pub struct Starts {
     last: BTreeMap<usize, (NodeId, Incarnation)>,
+    /// Hosts that have lost their disk since.
+    lost: BTreeSet<usize>,
 }
 
 /// What a node does that it may only do once it has started.
@@ -23,12 +28,19 @@ pub enum Deed {
 }
 
 impl Starts {
+    /// The disk of `host` is gone, and with it the last incarnation.
+    pub fn lost(&mut self, host: usize) {
+        self.lost.insert(host);
+    }
+
     /// The node on `host` says that it has started.
     pub fn started(&mut self, host: usize, id: NodeId, incarnation: Incarnation) -> Option<Violation> {
+        let was_lost = self.lost.remove(&host);
         let evidence = match self.last.insert(host, (id, incarnation)) {
             Some((before, _)) if before != id => {
                 format!("the node on host {} was {before} before its restart and is {id} now", host + 1)
             }
+            Some((_, before)) if was_lost && before > incarnation => return None,
             Some((_, before)) if before >= incarnation => format!(
                 "node {id} started with incarnation {incarnation} although it had {before} the last time"
             ),
@@ -62,6 +74,17 @@ mod tests {
         assert_eq!(starts.started(0, NodeId(7), Incarnation(2)), None);
         assert!(starts.started(0, NodeId(7), Incarnation(2)).is_some());
         assert!(starts.started(1, NodeId(9), Incarnation(5)).is_some(), "another identity");
+    }
+
+    #[test]
+    fn after_a_lost_disk_an_incarnation_may_be_lower_but_not_the_same() {
+        let mut starts = Starts::default();
+        starts.started(0, NodeId(7), Incarnation(5));
+        starts.lost(0);
+        assert_eq!(starts.started(0, NodeId(7), Incarnation(4)), None);
+        assert!(starts.started(0, NodeId(7), Incarnation(3)).is_some(), "once");
+        starts.lost(0);
+        assert!(starts.started(0, NodeId(7), Incarnation(3)).is_some());
     }
 
     #[test]

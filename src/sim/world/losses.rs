@@ -77,6 +77,7 @@ impl World {
         self.hosts[index].disk = Disk::new(&mut self.rng);
         self.hosts[index].has_lost = true;
         self.witness.lost(index);
+        self.starts.lost(index);
         self.trace.disk_closed(index);
         self.counts.disks_lost += 1;
         self.workload.history.disks_were_lost = true;

@@ -318,11 +318,11 @@ fn an_atomic_get_writes_back_again_under_another_digest() {
     story.execute();
     let before = story.last_request();
     let out = story.change_ring(&[OWN, B, C]);
-    assert_eq!(out, [story.replicate(B, &newer), story.replicate(C, &newer)]);
-    assert_eq!(story.hear(C, PeerMessage::Stored { request: before, entry: Timestamp(0) }), []);
+    assert_eq!(out, [story.replicate_of_another(B, &newer), story.replicate_of_another(C, &newer)]);
+    assert_eq!(story.hear(C, PeerMessage::Stored { request: before, entry: Timestamp(5) }), []);
     story.execute();
     story.sync();
-    assert_eq!(read_answer(&story.stored_by(C, Timestamp(0))).values.len(), 1);
+    assert_eq!(read_answer(&story.stored_by(C, Timestamp(5))).values.len(), 1);
 }
 
 #[test]
