@@ -1,10 +1,11 @@
 //! One node of a cluster, as a state machine.
 
-mod gauges;
 mod disk;
+mod gauges;
 mod healing;
-mod reaping;
 mod hinting;
+mod reaping;
+mod stall;
 mod start;
 mod status;
 mod trust;
@@ -12,8 +13,8 @@ mod trust;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::protocol::antientropy::reaper::Reaper;
 use crate::protocol::antientropy::AntiEntropy;
+use crate::protocol::antientropy::reaper::Reaper;
 use crate::protocol::codec;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, RequestId, SessionId};
@@ -41,6 +42,8 @@ use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::client::{Answer, Code, Problem, Request};
 use crate::protocol::wire::peer::{Hello, PeerMessage, PeerRefusal};
 
+use stall::Stall;
+
 pub use gauges::Gauges;
 pub use start::{Identity, Start, StartError};
 use trust::Losses;
@@ -58,6 +61,7 @@ pub struct Node {
     config: NodeConfig,
     life: Life,
     started_at: Moment,
+    stall: Stall,
     incarnation: Incarnation,
     author: Author,
     losses: Losses,
@@ -103,10 +107,11 @@ struct Counts {
 impl Node {
     /// Takes note of something that happened at `now` and appends what is to be done to `out`.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+        self.stall.look(now.monotonic, self.next_deadline());
         match input {
             Input::Peer { from, message } => self.on_peer(now, from, message, out),
             Input::Client { session, id, deadline_ms, request } => {
-                let patience = Duration::from_millis(u64::from(deadline_ms));
+                let patience = self.stall.what_is_left(now.monotonic, deadline_ms);
                 self.on_client(now, session, id, patience, request, out);
             }
             Input::Disk(reply) => self.on_disk(now, reply, out),
@@ -205,7 +210,15 @@ impl Node {
                 self.counts.replicated += 1;
                 match self.scope(now, out) {
                     Some((_, mut scope)) => {
-                        replica::on_replicate(from, request, digest, actor, &key, Stamped { record, epoch }, &mut scope);
+                        replica::on_replicate(
+                            from,
+                            request,
+                            digest,
+                            actor,
+                            &key,
+                            Stamped { record, epoch },
+                            &mut scope,
+                        );
                     }
                     None => self.decline(from, request, out),
                 }
@@ -218,7 +231,7 @@ impl Node {
                 }
             }
             PeerMessage::Forward { request, deadline_ms, ask } => {
-                let patience = Duration::from_millis(u64::from(deadline_ms));
+                let patience = self.stall.what_is_left(now.monotonic, deadline_ms);
                 match self.scope(now, out) {
                     Some((coordinator, mut scope)) => {
                         coordinator.start(Origin::Peer { node: from, request }, ask, patience, &mut scope);

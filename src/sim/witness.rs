@@ -203,7 +203,9 @@ impl Witness {
                 let base = put.base.as_ref().map(Holding::of);
                 (ticket, key, Asked::Put { birth: Birth::from(put), base, operation: put.operation })
             }
-            DiskRequest::Update { ticket, key, change: Change::Compact(_), .. } => (ticket, key, Asked::Compact),
+            DiskRequest::Update { ticket, key, change: Change::Compact(_), .. } => {
+                (ticket, key, Asked::Compact)
+            }
             // An owner removes what a round has certified; whoever owns nothing of it, a hint.
             DiskRequest::Remove { ticket, slot, key, .. } if self.hosts[host].reaping.contains(slot) => {
                 (ticket, key, Asked::Reap)
@@ -321,10 +323,12 @@ impl Witness {
                 }
                 let since = std::mem::replace(&mut replica.since, now);
                 let held = std::mem::take(&mut replica.applied);
-                replica.is_current = true;
+                let was_current = std::mem::replace(&mut replica.is_current, true);
                 watched.unsynced.push_back((lsn, key, Rc::default()));
                 if matches!(asked, Asked::Reap) {
-                    return self.forgets(host, key, now, &held, false);
+                    // What a crash has kept nobody has looked at yet; but all owners held the same.
+                    let known = if was_current { held } else { self.known_of(key) };
+                    return self.forgets(host, key, now, &known, was_current);
                 }
                 // What an owner had before it lost its disk it has to get from the others.
                 let is_whole = |owner: &usize| !self.hosts[*owner].has_lost_a_disk;
@@ -343,7 +347,7 @@ impl Witness {
                     replica.is_current = true;
                     replica.since = now;
                     watched.unsynced.push_back((lsn, key, after));
-                    self.forgets(host, key, now, &before, true);
+                    self.books[key].compacted(&before);
                 }
                 return;
             }
@@ -380,10 +384,20 @@ impl Witness {
     }
 
     /// A replica forgets by a round of reaping.
-    fn forgets(&mut self, host: usize, key: usize, now: Moment, before: &Holding, is_compacted: bool) {
-        if let Some(evidence) = self.books[key].reaped(before, is_compacted) {
+    fn forgets(&mut self, host: usize, key: usize, now: Moment, before: &Holding, is_sure: bool) {
+        let evidence = self.books[key].reaped(before);
+        if let Some(evidence) = evidence.filter(|_| is_sure) {
             self.report_of(Invariant::HonestContexts, host, key, (now, now), &evidence);
         }
+    }
+
+    /// All that any replica is known to have seen of a key.
+    fn known_of(&self, key: usize) -> Rc<Holding> {
+        let mut known = Holding::default();
+        for replica in self.hosts.iter().filter_map(|host| host.replicas.get(&key)) {
+            known.context.join(&replica.applied.context);
+        }
+        Rc::new(known)
     }
 
     /// What rounds of reaping have forgotten, by key.

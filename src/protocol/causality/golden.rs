@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use super::{Age, 
-    Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, Operations, Put, Record, VersionVector,
+use super::{
+    Age, Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, Operations, Put, Record,
+    VersionVector,
 };
 use crate::protocol::codec;
 use crate::protocol::config::Limits;

@@ -380,7 +380,9 @@ impl Record {
         let is_needed = |actor: Actor| {
             writing.contains(&actor)
                 || siblings.iter().any(|sibling| sibling.dot.actor == actor)
-                || operations.iter().any(|mark| mark.dot.actor == actor && mark.operation.started >= marks_before)
+                || operations
+                    .iter()
+                    .any(|mark| mark.dot.actor == actor && mark.operation.started >= marks_before)
         };
         context.iter().filter(|entry| !is_needed(entry.actor)).count()
     }

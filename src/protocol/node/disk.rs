@@ -31,7 +31,9 @@ impl Node {
                 self.on_applied(now, errand, lsn, applied, out);
             }
             DiskReply::Read { ticket, lsn, stored } => match self.desk.fetch_errand(ticket) {
-                Some(Errand::OwnRead(request, slot)) => self.on_own_read(now, request, slot, lsn, stored, out),
+                Some(Errand::OwnRead(request, slot)) => {
+                    self.on_own_read(now, request, slot, lsn, stored, out)
+                }
                 Some(Errand::Fetch { from, request, slot }) => {
                     if let Some((_, mut scope)) = self.any_scope(now, out) {
                         replica::on_read(from, request, slot, lsn, stored, &mut scope);

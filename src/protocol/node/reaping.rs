@@ -26,7 +26,11 @@ const READ_BYTES: u64 = 1 << 20;
 impl Node {
     /// When [`tick_reaper`](Node::tick_reaper) has something to do.
     pub(super) fn next_reaping(&self) -> Moment {
-        if self.view.is_some() && self.life == Life::Running { self.reaper.next_deadline() } else { Moment::NEVER }
+        if self.view.is_some() && self.life == Life::Running {
+            self.reaper.next_deadline()
+        } else {
+            Moment::NEVER
+        }
     }
 
     pub(super) fn tick_reaper(&mut self, now: Now, out: &mut Vec<Output>) {

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Counts, Life, Losses, Node};
+use super::{Counts, Life, Losses, Node, Stall};
 use crate::protocol::antientropy::AntiEntropy;
 use crate::protocol::antientropy::reaper::Reaper;
 use crate::protocol::codec;
@@ -152,7 +152,9 @@ impl Node {
         let identity = Identity { node: known.id, name: known.name.clone() };
         // There may have been lives that nobody else has heard of, recoveries among them: the time of day is above
         // those, too.
-        let incarnation = Incarnation(known.incarnation.0.saturating_add(UNHEARD_LIVES).max(now.wall.0));
+        let least = known.incarnation.0.saturating_add(UNHEARD_LIVES).max(now.wall.0);
+        // A little above by chance, in case that the clock was set back between two of them.
+        let incarnation = Incarnation(least.saturating_add(rng.below(UNHEARD_LIVES)));
         let start = Start { incarnation, actor: Actor(rng.bits()) };
         let mut own = own_entry(&config, &identity, start.incarnation, Some(known), out);
         // Two recoveries that begin from the same knowledge must not share a generation: each would take the other's
@@ -187,6 +189,7 @@ impl Node {
         Node {
             life: Life::Starting,
             started_at: now.monotonic,
+            stall: Stall::default(),
             incarnation: start.incarnation,
             author: Author::new(start.actor),
             losses: Losses::new(trust),

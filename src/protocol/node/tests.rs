@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::*;
+use crate::protocol::causality::Applied;
 use crate::protocol::causality::{Age, OperationId, Record};
 use crate::protocol::id::ReapEpoch;
-use crate::protocol::causality::Applied;
 use crate::protocol::ring::entry::Name;
-use crate::protocol::storage::op::{DiskReply, Stored};
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::DoubtReason;
+use crate::protocol::storage::op::{DiskReply, Stored};
 use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::{Timestamp, WallTime};
 use crate::protocol::wire::client::{Health, Level, Outcome, Read, Write};

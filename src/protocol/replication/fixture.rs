@@ -18,8 +18,7 @@ use super::register::{self, HintRegister};
 use super::scope::{Origin, Peers, Scope, Stamped};
 use super::{recount, replay, replica};
 use crate::protocol::causality::{
-    Age,
-    Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, OperationMark, Put, Record, Refusal,
+    Age, Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, OperationMark, Put, Record, Refusal,
 };
 use crate::protocol::config::{ExchangeConfig, HintConfig, Limits, ReplicationConfig};
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, Place, ReapEpoch, RequestId, SessionId};

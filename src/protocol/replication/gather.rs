@@ -118,8 +118,11 @@ impl Gather {
     /// from before that round has lost what it promised.
     fn drop_outdated(&mut self, scope: &mut Scope<'_>) {
         let committed = self.replies.iter().map(|(_, reply)| reply.committed).max().unwrap_or_default();
-        let outdated: Vec<NodeId> =
-            self.replies.extract_if(.., |(_, reply)| reply.raised < committed).map(|(node, _)| node).collect();
+        let outdated: Vec<NodeId> = self
+            .replies
+            .extract_if(.., |(_, reply)| reply.raised < committed)
+            .map(|(node, _)| node)
+            .collect();
         for node in outdated {
             self.quorum.withdraw(node);
             if self.outdated.contains(&node) {

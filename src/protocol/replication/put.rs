@@ -451,7 +451,8 @@ impl Operation for Put {
             }
             (State::Replicating { record, epoch, .. }, Event::Fetched { from, reply }) => {
                 // A late answer to what was asked before the write is older than the write.
-                if let Some(newer) = reply.record.filter(|newer| from == scope.own && newer.includes(record)) {
+                if let Some(newer) = reply.record.filter(|newer| from == scope.own && newer.includes(record))
+                {
                     (*record, *epoch) = (newer, reply.raised);
                     self.fan_out(scope);
                 }

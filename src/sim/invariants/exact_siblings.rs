@@ -82,8 +82,7 @@ fn wrong_with(
         let is_there = write.deletes || writes.is_explained(write.id, &visible, Moment::NEVER);
         let is_covered = match write.operation.ending {
             Ending::Committed(Some(dot)) => {
-                record.is_some_and(|record| record.context().covers(dot))
-                    || history.may_be_reaped(key, dot)
+                record.is_some_and(|record| record.context().covers(dot)) || history.may_be_reaped(key, dot)
             }
             _ => true,
         };

@@ -86,16 +86,21 @@ impl Book {
         self.births.insert(birth.dot, birth);
     }
 
-    /// A round of reaping has certified that every owner held this, and one of them forgets it: all of it, if it was a
-    /// tombstone, or the dead in its context. Gives back what is wrong with that.
+    /// A round of reaping has certified that every owner held this tombstone, and one of them forgets it. Gives back what
+    /// is wrong with that.
     #[must_use]
-    pub fn reaped(&mut self, holding: &Holding, is_compacted: bool) -> Option<String> {
-        let kept = |dot: &&Dot| is_compacted && holding.holds(**dot);
-        let dead = self.births.keys().filter(|dot| holding.context.covers(**dot)).filter(|dot| !kept(dot));
+    pub fn reaped(&mut self, holding: &Holding) -> Option<String> {
+        let dead = self.births.keys().filter(|dot| holding.context.covers(**dot));
         self.forgotten.extend(dead.copied().collect::<Vec<_>>());
         let is_value = |dot: &&Dot| self.births.get(dot).is_some_and(|birth| birth.value.is_some());
-        let value = holding.dots.iter().find(|dot| !is_compacted && is_value(dot))?;
+        let value = holding.dots.iter().find(is_value)?;
         Some(format!("a round of reaping removed {}, which was never deleted", self.name(*value)))
+    }
+
+    /// The same for a round that shortens a context: only the dead are forgotten.
+    pub fn compacted(&mut self, holding: &Holding) {
+        let dead = self.births.keys().filter(|dot| holding.context.covers(**dot) && !holding.holds(**dot));
+        self.forgotten.extend(dead.copied().collect::<Vec<_>>());
     }
 
     /// What rounds of reaping have forgotten.

@@ -31,9 +31,8 @@ pub(super) struct Waiting {
 }
 
 use Invariant::{
-    AtomicReads, Convergence, DurableReads, ExactSiblings, HintsDrain, HonestContexts, Incarnations, Liveness,
-    NoLostWrite,
-    NoResurrection, OneDotOneValue, Outcomes, RegularReads, Sane,
+    AtomicReads, Convergence, DurableReads, ExactSiblings, HintsDrain, HonestContexts, Incarnations,
+    Liveness, NoLostWrite, NoResurrection, OneDotOneValue, Outcomes, RegularReads, Sane,
 };
 
 const OWN: &str = "our own model";

@@ -326,7 +326,8 @@ impl Reaper {
             return self.forget(slot);
         }
         let view = ground.view.slot(slot);
-        let away = view.read_set().iter().find(|node| **node != self.own && ground.fellows.reach(**node).is_none());
+        let away =
+            view.read_set().iter().find(|node| **node != self.own && ground.fellows.reach(**node).is_none());
         #[cfg(test)]
         let away = away.filter(|_| !planted::is(Planted::ReapWithoutAll));
         let why = match ((ground.obstacle)(slot), away) {

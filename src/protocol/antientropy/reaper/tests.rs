@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::protocol::causality::{Age, Change, OPERATION_LIFETIME, Dot, OperationId, Put};
+use crate::protocol::causality::{Age, Change, Dot, OPERATION_LIFETIME, OperationId, Put};
 use crate::protocol::config::Limits;
 use crate::protocol::id::{ClusterId, Incarnation, Place};
 use crate::protocol::ring::entry::{Entry, Name, Phase, Stage};
@@ -195,10 +195,12 @@ impl Owners {
     fn held(&mut self, key: &Bytes) -> Vec<Option<Record>> {
         let slot = Slot::of_key(key);
         (0..3)
-            .map(|at| match self.execute(at, DiskRequest::Read { ticket: Ticket(0), slot, key: key.clone() }) {
-                DiskReply::Read { stored: Stored::Present(record), .. } => Some(record),
-                DiskReply::Read { stored: Stored::Absent, .. } => None,
-                other => panic!("{other:?}"),
+            .map(|at| {
+                match self.execute(at, DiskRequest::Read { ticket: Ticket(0), slot, key: key.clone() }) {
+                    DiskReply::Read { stored: Stored::Present(record), .. } => Some(record),
+                    DiskReply::Read { stored: Stored::Absent, .. } => None,
+                    other => panic!("{other:?}"),
+                }
             })
             .collect()
     }
@@ -369,8 +371,7 @@ fn an_agreement_is_told_only_when_it_is_durable_and_a_copy_of_the_question_chang
     owners.with(other, |reaper, ground| reaper.handle(from, propose.clone(), ground));
     assert!(owners.network.is_empty());
     owners.with(other, |reaper, ground| reaper.handle(from, propose.clone(), ground));
-    let declined =
-        Reap::Declined { slot, epoch: ReapEpoch(3), why: Obstacle::Raised(ReapEpoch(3)) };
+    let declined = Reap::Declined { slot, epoch: ReapEpoch(3), why: Obstacle::Raised(ReapEpoch(3)) };
     assert_eq!(owners.network.pop_front(), Some((other, driver, declined)));
     owners.sync(other);
     let agreed =

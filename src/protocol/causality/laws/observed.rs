@@ -16,7 +16,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::protocol::causality::{Age, Applied, Change, Dot, OperationId, Put, Record, Refusal, VersionVector};
+use crate::protocol::causality::{
+    Age, Applied, Change, Dot, OperationId, Put, Record, Refusal, VersionVector,
+};
 use crate::protocol::config::Limits;
 use crate::protocol::id::Actor;
 use crate::protocol::rng::Rng;
@@ -219,7 +221,10 @@ impl Explorer {
 
     fn receive(&mut self, to: usize, record: Record) -> Result<(), Violation> {
         let replica = &mut self.replicas[to];
-        match Record::apply(&Change::Merge { record, own: replica.actor, age: Age::default() }, Some(&replica.record)) {
+        match Record::apply(
+            &Change::Merge { record, own: replica.actor, age: Age::default() },
+            Some(&replica.record),
+        ) {
             Applied::Changed { amnesia: true, .. } => return Err(Violation::FalseAlarm),
             Applied::Changed { record, .. } => replica.record = record,
             Applied::Unchanged { .. } => {}

@@ -306,8 +306,15 @@ impl World {
         let value = if self.rng.chance(300) { None } else { Some(Bytes::from(vec![7; self.rng.index(40)])) };
         let operation = OperationId { started: WallTime(1_000), nonce: self.number };
         let dot = Dot { actor: Actor(self.rng.below(3)), at: Timestamp(self.number) };
-        let put =
-            Put { context, dot, value, operation, base: Some(Record::default()), age: Age::default(), limits: Limits::default() };
+        let put = Put {
+            context,
+            dot,
+            value,
+            operation,
+            base: Some(Record::default()),
+            age: Age::default(),
+            limits: Limits::default(),
+        };
         if self.rng.chance(700) {
             return Change::Put(put);
         }

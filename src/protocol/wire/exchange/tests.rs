@@ -43,7 +43,13 @@ fn one_of_each() -> Vec<Exchange> {
         Exchange::Refused { id, reason: ExchangeRefusal::OtherRing(Vec::new()) },
         Exchange::Nudge { slots: vec![slot] },
         Exchange::Weigh { id, digest, salt, slots: vec![(slot, Mark(9))] },
-        Exchange::Weighed { id, differing: vec![slot], voteless: vec![slot, slot], closed: vec![], epochs: vec![(slot, Default::default())] },
+        Exchange::Weighed {
+            id,
+            differing: vec![slot],
+            voteless: vec![slot, slot],
+            closed: vec![],
+            epochs: vec![(slot, Default::default())],
+        },
         Exchange::Draw { id, digest, salt, slot, after: Some(Bytes::from_static(b"k")), held: vec![Mark(1)] },
         Exchange::Drawn { id, items: vec![item()], next: None, is_whole: true },
     ]
