@@ -107,7 +107,7 @@ struct Counts {
 impl Node {
     /// Takes note of something that happened at `now` and appends what is to be done to `out`.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
-        self.stall.look(now.monotonic, self.next_deadline());
+        self.stall.begins(now.monotonic);
         match input {
             Input::Peer { from, message } => self.on_peer(now, from, message, out),
             Input::Client { session, id, deadline_ms, request } => {
@@ -128,6 +128,7 @@ impl Node {
             self.life = Life::Stopped;
             out.push(Output::Notice(Notice::Stopped));
         }
+        self.stall.ends(now.monotonic, self.next_deadline());
     }
 
     /// When to call [`handle`](Node::handle) with [`Input::Deadline`] at the latest.
@@ -232,6 +233,10 @@ impl Node {
             }
             PeerMessage::Forward { request, deadline_ms, ask } => {
                 let patience = self.stall.what_is_left(now.monotonic, deadline_ms);
+                if self.life != Life::Running && self.coordinator.has_let_in(from, request, &ask) {
+                    // A copy of what was let in before: to refuse it would say that nothing was done.
+                    return;
+                }
                 match self.scope(now, out) {
                     Some((coordinator, mut scope)) => {
                         coordinator.start(Origin::Peer { node: from, request }, ask, patience, &mut scope);

@@ -141,7 +141,14 @@ impl Witness {
                 replica.may_be_gone = true;
             }
         }
-        watched.asked.clear();
+        for (_, key, asked) in watched.asked.drain(..) {
+            // The disk may have done it, and the crash may have kept it.
+            if matches!(asked, Asked::Remove | Asked::Reap | Asked::Compact)
+                && let Some(replica) = watched.replicas.get_mut(&key)
+            {
+                replica.may_be_gone = true;
+            }
+        }
         watched.drops.clear();
         watched.synced = Lsn::default();
         watched.reads = Reads::of(id);
@@ -327,8 +334,8 @@ impl Witness {
                 watched.unsynced.push_back((lsn, key, Rc::default()));
                 if matches!(asked, Asked::Reap) {
                     // What a crash has kept nobody has looked at yet; but all owners held the same.
-                    let known = if was_current { held } else { self.known_of(key) };
-                    return self.forgets(host, key, now, &known, was_current);
+                    let known = was_current.then_some(held);
+                    return self.forgets(host, key, now, known.as_deref());
                 }
                 // What an owner had before it lost its disk it has to get from the others.
                 let is_whole = |owner: &usize| !self.hosts[*owner].has_lost_a_disk;
@@ -384,20 +391,10 @@ impl Witness {
     }
 
     /// A replica forgets by a round of reaping.
-    fn forgets(&mut self, host: usize, key: usize, now: Moment, before: &Holding, is_sure: bool) {
-        let evidence = self.books[key].reaped(before);
-        if let Some(evidence) = evidence.filter(|_| is_sure) {
+    fn forgets(&mut self, host: usize, key: usize, now: Moment, before: Option<&Holding>) {
+        if let Some(evidence) = self.books[key].reaped(before) {
             self.report_of(Invariant::HonestContexts, host, key, (now, now), &evidence);
         }
-    }
-
-    /// All that any replica is known to have seen of a key.
-    fn known_of(&self, key: usize) -> Rc<Holding> {
-        let mut known = Holding::default();
-        for replica in self.hosts.iter().filter_map(|host| host.replicas.get(&key)) {
-            known.context.join(&replica.applied.context);
-        }
-        Rc::new(known)
     }
 
     /// What rounds of reaping have forgotten, by key.

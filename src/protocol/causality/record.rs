@@ -535,10 +535,6 @@ impl Age {
     /// Whether what is stored here may have forgotten what the record tells.
     #[must_use]
     pub fn is_late(&self, stored: Option<&Record>) -> bool {
-        #[cfg(test)]
-        if planted::is(Planted::LateAfterReap) || planted::is(Planted::LateOnRecreated) && stored.is_some() {
-            return false;
-        }
         self.read < stored.map_or(self.committed, Record::epoch)
     }
 }

@@ -5,8 +5,6 @@ use crate::protocol::antientropy::reaper::{Ask, Effect, Ground, Reaper};
 use crate::protocol::causality::{Change, Record};
 use crate::protocol::id::NodeId;
 use crate::protocol::output::{Destination, Output};
-#[cfg(test)]
-use crate::protocol::planted::{self, Planted};
 use crate::protocol::replication::desk::Errand;
 use crate::protocol::replication::scope::node_time;
 use crate::protocol::ring::slot::Slot;
@@ -80,10 +78,6 @@ impl Node {
         let mut effects = Vec::new();
         let (register, trust) = (&self.register, &self.losses.trust);
         let obstacle = |slot: Slot| {
-            #[cfg(test)]
-            if planted::is(Planted::ReapDespiteHints) {
-                return None;
-            }
             if trust.standing(slot) != Trusted::Votes {
                 return Some(Obstacle::Untrusted);
             }

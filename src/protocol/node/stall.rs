@@ -18,17 +18,24 @@ const BACKLOG: Duration = Duration::from_secs(1);
 /// taken to have waited for all of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Stall {
+    /// When the node wanted to run again at the latest, after it last did.
+    due: Option<Moment>,
     over_at: Moment,
     lasted: Duration,
 }
 
 impl Stall {
-    /// The node runs at `now`; it wanted to at `due`, at the latest.
-    pub(super) fn look(&mut self, now: Moment, due: Moment) {
-        let late = now.since(due);
+    /// The node runs.
+    pub(super) fn begins(&mut self, now: Moment) {
+        let late = self.due.map(|due| now.since(due)).unwrap_or_default();
         if late > NOTICED {
-            *self = Stall { over_at: now, lasted: late };
+            (self.over_at, self.lasted) = (now, late);
         }
+    }
+
+    /// It has run, and wants to again at `due`, at the latest. What was overdue already tells nothing.
+    pub(super) fn ends(&mut self, now: Moment, due: Moment) {
+        self.due = Some(due.max(now));
     }
 
     /// How long the client of a request still waits that was sent with this deadline.
@@ -49,14 +56,22 @@ mod tests {
     fn what_waited_for_a_paused_node_has_aged_with_it() {
         let mut stall = Stall::default();
         let left = |stall: &Stall, at| stall.what_is_left(Moment(at * SECOND), 5_000).as_secs();
-        stall.look(Moment(SECOND), Moment::NEVER);
-        stall.look(Moment(2 * SECOND), Moment(SECOND));
-        assert_eq!(left(&stall, 2), 5);
-        stall.look(Moment(7 * SECOND), Moment(4 * SECOND));
+        let run = |stall: &mut Stall, at, due| {
+            stall.begins(Moment(at * SECOND));
+            stall.ends(Moment(at * SECOND), due);
+        };
+        // A node that starts is not late, whenever its deadlines were.
+        run(&mut stall, 20, Moment::default());
+        run(&mut stall, 21, Moment(22 * SECOND));
+        run(&mut stall, 23, Moment(24 * SECOND));
+        assert_eq!(left(&stall, 23), 5);
+        run(&mut stall, 27, Moment(28 * SECOND));
         // Whatever else is done first.
-        stall.look(Moment(7 * SECOND), Moment(8 * SECOND));
-        assert_eq!((left(&stall, 7), left(&stall, 8)), (2, 5));
-        stall.look(Moment(99 * SECOND), Moment(8 * SECOND));
+        run(&mut stall, 27, Moment(28 * SECOND));
+        assert_eq!((left(&stall, 27), left(&stall, 28)), (2, 5));
+        run(&mut stall, 99, Moment::NEVER);
         assert_eq!(left(&stall, 99), 0);
+        run(&mut stall, 500, Moment::NEVER);
+        assert_eq!(left(&stall, 500), 5);
     }
 }

@@ -41,6 +41,7 @@ impl Node {
         let (exchange, hints) = (self.antientropy.counts(), self.hints.counts());
         let account = self.antientropy.account();
         let (repairs, (keys_per_second, bytes_per_second)) = (account.read_repairs(), account.rates());
+        let reaping = self.reaper.counts();
         let counts = [
             ("actor_changes", self.counts.amnesia),
             ("exchange_bytes_received", exchange.bytes_received),
@@ -58,6 +59,11 @@ impl Node {
             ("hints_refused", hints.refused),
             ("read_repairs", repairs.done),
             ("read_repairs_left", repairs.left),
+            ("reap_rounds", reaping.rounds),
+            ("reap_rounds_agreed", reaping.agreed),
+            ("records_compacted", reaping.compacted),
+            ("slots_to_reap", self.reaper.waiting() as u64),
+            ("tombstones_reaped", reaping.reaped),
             ("reads", self.counts.reads),
             ("records_dropped", self.losses.dropped),
             ("records_fetched_for_peers", self.counts.fetched),

@@ -195,6 +195,12 @@ impl Coordinator {
         }
     }
 
+    /// Whether this attempt of another node's client has been let in already.
+    #[must_use]
+    pub fn has_let_in(&self, node: NodeId, request: RequestId, ask: &Request) -> bool {
+        matches!(ask, Request::Write(write) if self.receiver.has_met(node, request, write.attempt))
+    }
+
     /// Hands an event to the operation with this number; one that has answered already needs no more.
     pub fn handle(&mut self, request: RequestId, event: Event, scope: &mut Scope<'_>) {
         let Some(waiting) = self.waiting.get_mut(&request) else { return };

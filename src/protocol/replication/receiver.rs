@@ -41,6 +41,11 @@ pub(super) struct Receiver {
 type Arrival = (NodeId, RequestId, u32);
 
 impl Receiver {
+    /// Whether an attempt has arrived before.
+    pub(super) fn has_met(&self, from: NodeId, request: RequestId, attempt: u32) -> bool {
+        self.arrived.contains(&(from, request, attempt))
+    }
+
     /// Takes note of an attempt; tells whether it is new.
     pub(super) fn admit(&mut self, from: NodeId, request: RequestId, attempt: u32) -> bool {
         let arrival = (from, request, attempt);
@@ -64,6 +69,7 @@ mod tests {
     #[test]
     fn each_attempt_is_admitted_once() {
         let mut receiver = Receiver::default();
+        assert!(!receiver.has_met(NodeId(1), RequestId(1), 1));
         assert!(receiver.admit(NodeId(1), RequestId(5), 1));
         assert!(!receiver.admit(NodeId(1), RequestId(5), 1));
         assert!(receiver.admit(NodeId(1), RequestId(5), 2));

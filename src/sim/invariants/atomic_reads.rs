@@ -113,7 +113,9 @@ impl<'a> Sweep<'a> {
         atomic.sort_by_key(|(read, _)| read.ended);
         let mut coming: Vec<_> = writes
             .iter()
-            .filter(|write| write.is_committed() && !write.sloppy && history.overlap(Level::Majority, write.w))
+            .filter(|write| {
+                write.is_committed() && !write.sloppy && history.overlap(Level::Majority, write.w)
+            })
             .map(|write| (write.operation.ended, write.id))
             .collect();
         coming.sort_by_key(|&coming| std::cmp::Reverse(coming));

@@ -86,10 +86,14 @@ impl Book {
         self.births.insert(birth.dot, birth);
     }
 
-    /// A round of reaping has certified that every owner held this tombstone, and one of them forgets it. Gives back what
-    /// is wrong with that.
+    /// A round of reaping has certified that every owner held this tombstone, and one of them forgets it: of `None`
+    /// nothing is known, since nobody has looked at it since a crash. Gives back what is wrong with that.
     #[must_use]
-    pub fn reaped(&mut self, holding: &Holding) -> Option<String> {
+    pub fn reaped(&mut self, holding: Option<&Holding>) -> Option<String> {
+        let Some(holding) = holding else {
+            self.forgotten.extend(self.births.keys());
+            return None;
+        };
         let dead = self.births.keys().filter(|dot| holding.context.covers(**dot));
         self.forgotten.extend(dead.copied().collect::<Vec<_>>());
         let is_value = |dot: &&Dot| self.births.get(dot).is_some_and(|birth| birth.value.is_some());

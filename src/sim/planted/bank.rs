@@ -31,8 +31,8 @@ pub(super) struct Waiting {
 }
 
 use Invariant::{
-    AtomicReads, Convergence, DurableReads, ExactSiblings, HintsDrain, HonestContexts, Incarnations,
-    Liveness, NoLostWrite, NoResurrection, OneDotOneValue, Outcomes, RegularReads, Sane,
+    AtomicReads, Convergence, DurableReads, ExactSiblings, HintsDrain, Incarnations, Liveness, NoLostWrite,
+    NoResurrection, OneDotOneValue, Outcomes, RegularReads, Sane,
 };
 
 const OWN: &str = "our own model";
@@ -319,24 +319,6 @@ pub(super) const BANK: &[Entry] = &[
         budget: 400,
     },
     Entry {
-        bug: Planted::LateOnRecreated,
-        number: "10",
-        name: "a late fallback record meets a re-created key",
-        seen_in: "Riak kv#1094",
-        profile: profiles::LATE_REPAIRS,
-        judges: &[NoLostWrite, NoResurrection, RegularReads, ExactSiblings, HonestContexts],
-        budget: 2_000,
-    },
-    Entry {
-        bug: Planted::LateAfterReap,
-        number: "28",
-        name: "a late repair is accepted after a reap",
-        seen_in: OWN,
-        profile: profiles::LATE_REPAIRS,
-        judges: &[NoResurrection, RegularReads, ExactSiblings, HonestContexts],
-        budget: 2_000,
-    },
-    Entry {
         bug: Planted::ActorOutlivesALoss,
         number: "2",
         name: "the actor is kept after what it wrote was lost",
@@ -367,11 +349,25 @@ pub(super) const BANK: &[Entry] = &[
 
 /// What waits, and for what.
 pub(super) const WAITING: &[Waiting] = &[
-    waiting("9", "a tombstone is reaped while a hint holds an older dot", "reaping"),
+    waiting(
+        "9",
+        "a tombstone is reaped while a hint holds an older dot",
+        "hints whose epoch is forgotten: else the epoch guards alone",
+    ),
+    waiting(
+        "10",
+        "a late fallback record meets a re-created key",
+        "messages that come later than a round of reaping",
+    ),
     waiting("20", "a removed member returns by gossip", "removal of members"),
     waiting("22", "reads move to a joining node before its sync is done", "ring changes"),
     waiting("23", "the write quorum is in the new ring only", "ring changes"),
     waiting("24", "two nodes join at once with overlapping ranges", "ring changes"),
+    waiting(
+        "28",
+        "a late repair is accepted after a reap",
+        "messages that come later than a round of reaping",
+    ),
     waiting("29", "replay or feeding merges instead of replacing", "reaping"),
     waiting(
         "30",

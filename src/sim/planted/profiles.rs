@@ -299,17 +299,6 @@ pub(super) const REAPS: Profile = Profile {
     ..SWARM
 };
 
-/// The same with messages that take longer than that.
-pub(super) const LATE_REPAIRS: Profile = Profile {
-    says: "links that are clogged for seconds, messages lost; many deletes, forgotten after a second; 8 keys",
-    faults: |swarm| {
-        *swarm = strikes(&[Kind::Clog, Kind::Clog, Kind::Pause], 500, 6_000);
-        swarm.weather.loss_per_mille = 150;
-        swarm.weather.reorders = true;
-    },
-    ..REAPS
-};
-
 /// Replicas that acknowledge what they lost on the way.
 pub(super) const UNMERGED_ACKS: Profile = Profile {
     says: "now and then a replica loses a record on its way to the disk and acknowledges it with what it has",

@@ -12,6 +12,7 @@ use crate::protocol::causality::Change;
 use crate::protocol::input::Input;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::op::{DiskReply, DiskRequest, Ticket};
+use crate::protocol::time::Moment;
 
 impl World {
     pub(super) fn ask_disk(&mut self, index: usize, request: DiskRequest) {
@@ -60,7 +61,7 @@ impl World {
                 self.disk_replies(index, boot, replies);
                 self.disk_writes(index);
                 if may_crash
-                    && self.is_safe
+                    && self.may_strike()
                     && self.rng.chance(self.swarm.crash_after_applied_per_mille)
                     && self.strikes(Kind::CrashApplied)
                 {
@@ -70,6 +71,11 @@ impl World {
             }
             Err(error) => self.insane(index, &format!("cannot work on its disk: {error}")),
         }
+    }
+
+    /// Whether machines may crash: not while a cluster is founded whose founding is not to be disturbed.
+    fn may_strike(&self) -> bool {
+        self.is_safe && (self.swarm.from_the_start || self.begun > Moment::default())
     }
 
     fn disk_writes(&mut self, index: usize) {
@@ -102,7 +108,7 @@ impl World {
             Ok(replies) => {
                 self.disk_replies(index, boot, replies);
                 self.disk_writes(index);
-                if self.is_safe
+                if self.may_strike()
                     && self.rng.chance(self.swarm.crash_after_durable_per_mille)
                     && self.strikes(Kind::CrashDurable)
                 {
