@@ -183,7 +183,8 @@ impl Node {
         mut rng: Rng,
     ) -> Node {
         let id = own.id;
-        let Memory { recovered, trust, register, hints, epochs } = memory;
+        let Memory { recovered, trust, register, mut hints, epochs } = memory;
+        hints.number_from(rng.bits());
         let membership = Membership::new(&config, own, recovered, rng.fork());
         let antientropy = AntiEntropy::new(id, &config.exchange, rng.fork());
         Node {

@@ -100,6 +100,13 @@ impl Hints {
         Ok(hints)
     }
 
+    /// Replays are numbered from here on. From anywhere: answers to a former life of this node must not be taken for
+    /// answers to this one.
+    pub fn number_from(&mut self, number: u64) {
+        // The number of a replay has a bit more.
+        self.next_replay = number >> 2;
+    }
+
     /// How many hints are kept.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -445,8 +445,11 @@ impl Operation for Put {
                 if proves { self.held_by(from, scope) } else { Progress::Pending }
             }
             // The record in hand is older than a round of reaping that an owner has completed since; the own store is not.
-            (State::Replicating { .. }, Event::Refused { reason: PeerRefusal::Reaped, .. }) => {
-                scope.read_own(self.request, &self.write.key);
+            (State::Replicating { epoch, .. }, Event::Refused { reason: PeerRefusal::Reaped, .. }) => {
+                // It can be read anew under a newer epoch only; otherwise the next repetition has to do.
+                if *epoch < scope.stamp(Slot::of_key(&self.write.key)) {
+                    scope.read_own(self.request, &self.write.key);
+                }
                 Progress::Pending
             }
             (State::Replicating { record, epoch, .. }, Event::Fetched { from, reply }) => {
