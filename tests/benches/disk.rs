@@ -63,6 +63,7 @@ impl Load {
             value: Some(value.into()),
             operation: OperationId { started: WallTime(1), nonce: self.number },
             base: None,
+            age: Default::default(),
             limits: Limits::default(),
         };
         let key = Bytes::from(key);

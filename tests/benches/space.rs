@@ -118,6 +118,7 @@ impl Churn {
             // So far apart that a record remembers one operation only, as one that is not written every few seconds.
             operation: OperationId { started: WallTime(self.version * 100), nonce: self.version },
             base: None,
+            age: Default::default(),
             limits: Limits::default(),
         };
         let (ticket, slot) = (Ticket(self.version), Slot::of_key(&key));

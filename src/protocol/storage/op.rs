@@ -49,6 +49,7 @@ pub enum MetaKey {
 }
 
 /// What a node asks of its disk.
+#[expect(clippy::large_enum_variant, reason = "the large variant is the one that most requests are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskRequest {
     /// Read, change by [`Record::apply`], log.

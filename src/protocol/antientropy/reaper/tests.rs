@@ -27,6 +27,8 @@ struct Owner {
     unsynced: Vec<(Lsn, u64)>,
 }
 
+type Act<'a> = Box<dyn FnOnce(&mut Reaper, &mut Ground<'_>) + 'a>;
+
 struct Peers(Vec<NodeId>);
 
 impl Fellows for Peers {
@@ -95,7 +97,7 @@ impl Owners {
         self.with_boxed(at, Box::new(act));
     }
 
-    fn with_boxed(&mut self, at: usize, act: Box<dyn FnOnce(&mut Reaper, &mut Ground<'_>) + '_>) {
+    fn with_boxed(&mut self, at: usize, act: Act<'_>) {
         let mut effects = Vec::new();
         let owner = &mut self.owners[at];
         let obstacle = owner.obstacle.clone();
