@@ -81,6 +81,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "codec",
             "config",
             "id",
+            "planted",
             "rng",
             "time",
         ],

@@ -44,7 +44,6 @@ pub(crate) enum Planted {
     Panics,
     /// Waits for the recovery of nodes that lost their disk.
     LogCutInTheMiddle,
-    ActorOutlivesALoss,
     VotelessAnswers,
     VoteBeforeTheRefill,
 }

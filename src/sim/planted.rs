@@ -130,32 +130,12 @@ impl Bench {
     }
 
     /// Before a node starts.
-    pub(super) fn doctor_start(
-        &mut self,
-        host: usize,
-        is_lost: bool,
-        meta: &mut BTreeMap<MetaKey, Bytes>,
-        rng: &mut Rng,
-    ) {
+    pub(super) fn doctor_start(&mut self, host: usize, meta: &mut BTreeMap<MetaKey, Bytes>, rng: &mut Rng) {
         let has_run = meta.contains_key(&MetaKey::Identity);
         match self.bug {
             // The second and all later starts draw the same numbers, the actor among them.
             Some(Planted::ActorSurvives | Planted::ActorInTheBackup) if has_run => {
                 *rng = self.rngs.entry(host).or_insert_with(|| rng.clone()).clone();
-            }
-            // The life after the loss draws the actor of the one before.
-            Some(Planted::ActorOutlivesALoss) if is_lost => {
-                if let Some(before) = self.rngs.get(&host) {
-                    *rng = before.clone();
-                }
-            }
-            Some(Planted::ActorOutlivesALoss) => {
-                let mut before = rng.clone();
-                if !has_run {
-                    // A first start draws an id before.
-                    before.bits();
-                }
-                self.rngs.insert(host, before);
             }
             Some(Planted::IncarnationStays) if has_run => {
                 if let Some(start) = meta.get(&MetaKey::Start).cloned() {

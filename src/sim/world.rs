@@ -38,6 +38,7 @@ use super::strikes::Strikes;
 use super::trace::{About, Trace};
 use super::witness::Witness;
 use super::workload::{Profile, Wish, Workload};
+use crate::protocol::config::ReapConfig;
 use crate::protocol::id::{NodeId, SessionId};
 use crate::protocol::input::Input;
 use crate::protocol::output::Output;
@@ -198,8 +199,11 @@ impl World {
         let most = [3, 10, 10, 40][client_rng.index(4)];
         let drawn = client_rng.between(1, most) as u32;
         let clients = options.clients.unwrap_or(drawn);
-        #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut profile = Profile::draw(&mut client_rng, options.keys, options.rate, clients);
+        if clients == 0 {
+            // A script tells what happens on real nodes, too: they forget deletions no sooner than by default.
+            profile.reap_rest = ReapConfig::default().rest;
+        }
         #[cfg(test)]
         planted.favour_clients(&mut profile);
         let keys = profile.keys;

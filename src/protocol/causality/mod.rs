@@ -13,6 +13,7 @@
 //! so that they need not be contiguous and a restart needs no memory of the last one. And actors live for one start of
 //! a node only, so that a restored backup can never issue a dot for the second time.
 
+mod age;
 mod context;
 mod dot;
 #[cfg(test)]
@@ -23,8 +24,9 @@ mod operation;
 mod record;
 mod version_vector;
 
+pub use age::Age;
 pub use context::{ClusterSecret, ContextError, ContextToken};
 pub use dot::Dot;
 pub use operation::{OPERATION_LIFETIME, OPERATIONS_MAX, OperationId, OperationMark, Operations};
-pub use record::{Age, Applied, Change, Compact, Put, Record, RecordHash, Refusal, Sibling};
+pub use record::{Applied, Change, Compact, Put, Record, RecordHash, Refusal, Sibling};
 pub use version_vector::VersionVector;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Dot, OperationId, OperationMark, Operations, VersionVector};
+use super::{Age, Dot, OperationId, OperationMark, Operations, VersionVector};
 use crate::protocol::codec;
 use crate::protocol::config::Limits;
 use crate::protocol::id::{Actor, ReapEpoch};
@@ -91,18 +91,6 @@ pub enum Change {
     },
     /// What a certified round of reaping decided about a record: executed where the record still is what was certified.
     Compact(Compact),
-}
-
-/// When a record was read from a store, and what its receiver has forgotten since: what keeps a deletion that was
-/// forgotten by everybody from being undone by a message that was under way all the time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Age {
-    /// The reap epoch of the slot, *raised*, at whoever read the record from a store, when it did; the least of several
-    /// for what was merged from several.
-    pub read: ReapEpoch,
-    /// The reap epoch of the slot, *committed*, at the receiver. A key that is absent here may have been reaped as late
-    /// as in this round.
-    pub committed: ReapEpoch,
 }
 
 /// The certified shortening of one record: it goes on without the context entries of actors that will never write
@@ -528,14 +516,6 @@ impl Record {
 
     fn find(&self, dot: Dot) -> Result<usize, usize> {
         self.parts.siblings.binary_search_by_key(&dot, |sibling| sibling.dot)
-    }
-}
-
-impl Age {
-    /// Whether what is stored here may have forgotten what the record tells.
-    #[must_use]
-    pub fn is_late(&self, stored: Option<&Record>) -> bool {
-        self.read < stored.map_or(self.committed, Record::epoch)
     }
 }
 

@@ -80,11 +80,7 @@ impl Node {
         self.losses.doubted += new as u64;
         out.push(Output::Notice(Notice::Doubted { slots: new, why }));
         // What it has forgotten it may have written itself. A new actor that is not durable yet has issued nothing.
-        #[cfg(test)]
-        let keeps_actor = planted::is(Planted::ActorOutlivesALoss);
-        #[cfg(not(test))]
-        let keeps_actor = false;
-        if self.author.has_issued() && !keeps_actor {
+        if self.author.has_issued() {
             self.forget_actor(out);
         }
         self.keep_trust(out);

@@ -5,6 +5,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+pub use super::feed::Feed;
 use super::log::{Checkpoint, Entry, Group, Scan, Untrusted};
 use super::op::{DiskReply, DiskRequest, Lsn, MetaKey, Page, Stored};
 use super::store::{Replacement, Store, StoreError, StoredValue};
@@ -86,24 +87,6 @@ impl Unfed {
     fn bytes(&self) -> u64 {
         let value = self.value.as_ref().map_or(0, |value| value.as_bytes().len());
         (self.key.len() + value) as u64 + ENTRY_OVERHEAD
-    }
-}
-
-/// Synced entries on their way into the store: the newest of each key, in order of slot and key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Feed {
-    /// What to replace.
-    pub batch: Vec<Replacement>,
-    /// With this, the store holds everything up to here.
-    pub through: Lsn,
-    bytes: u64,
-}
-
-impl Feed {
-    /// Bytes of the entries that the feed came from, about.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes
     }
 }
 

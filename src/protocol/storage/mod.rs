@@ -11,6 +11,7 @@
 pub mod doubts;
 pub mod engine;
 pub mod epochs;
+mod feed;
 pub mod log;
 pub mod op;
 pub mod store;

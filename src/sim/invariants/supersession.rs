@@ -113,7 +113,8 @@ impl<'a> Writes<'a> {
             }
             for successor in self.successors.get(&id).into_iter().flatten() {
                 let Some(write) = self.get(*successor) else { continue };
-                if !write.is_possible() || write.operation.invoked >= until || !may_know(*successor) {
+                // What began when the reader had just been answered may have been seen: nobody can tell two ends apart.
+                if !write.is_possible() || write.operation.invoked > until || !may_know(*successor) {
                     continue;
                 }
                 if write.deletes {

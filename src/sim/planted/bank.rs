@@ -319,15 +319,6 @@ pub(super) const BANK: &[Entry] = &[
         budget: 400,
     },
     Entry {
-        bug: Planted::ActorOutlivesALoss,
-        number: "2",
-        name: "the actor is kept after what it wrote was lost",
-        seen_in: "Riak kv#679",
-        profile: profiles::LOST_DISKS,
-        judges: &[NoLostWrite, RegularReads, OneDotOneValue, ExactSiblings, DurableReads],
-        budget: 200,
-    },
-    Entry {
         bug: Planted::VotelessAnswers,
         number: "32b",
         name: "a node without a vote answers that what it lost is absent",
@@ -349,6 +340,11 @@ pub(super) const BANK: &[Entry] = &[
 
 /// What waits, and for what.
 pub(super) const WAITING: &[Waiting] = &[
+    waiting(
+        "2",
+        "the actor is kept after what it wrote was lost",
+        "faults under which it shows: once it took 30 seeds, twice 200 were not enough",
+    ),
     waiting(
         "9",
         "a tombstone is reaped while a hint holds an older dot",

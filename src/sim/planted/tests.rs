@@ -158,7 +158,6 @@ hunts! {
     a_logged_write_as_not_applied: LoggedAsNotApplied,
     an_atomic_read_in_name_only: AtomicInNameOnly,
     a_reap_without_all: ReapWithoutAll,
-    an_actor_that_outlives_a_loss: ActorOutlivesALoss,
     the_voteless_who_answer: VotelessAnswers,
     a_vote_before_the_refill: VoteBeforeTheRefill,
 }

@@ -43,7 +43,7 @@ impl World {
             },
         };
         #[cfg(test)]
-        self.planted.doctor_start(index, known.is_some(), &mut meta, &mut rng);
+        self.planted.doctor_start(index, &mut meta, &mut rng);
         let host = &mut self.hosts[index];
         let mut outputs = std::mem::take(&mut self.outputs);
         let (config, now) = (host.config.clone(), host.clock.now(self.now));
