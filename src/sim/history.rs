@@ -91,9 +91,9 @@ pub struct History {
     /// Whether operations have exactly one effect however often they are attempted: not while the clocks of the nodes disagree by
     /// more than the lifetime of an operation id, which is how long nodes remember them.
     pub retries_are_exact: bool,
-    /// Whether any machine lost its disk. Then only what a majority acknowledged, or an atomic read showed, is owed: the
-    /// rest may have been on that disk alone.
-    pub disks_were_lost: bool,
+    /// When a machine lost its disk the last time, if any did. Of what was done before then only what a majority
+    /// acknowledged, or an atomic read showed, is owed: the rest may have been on that disk alone.
+    pub disk_lost_at: Option<Moment>,
     /// How many hints each node still kept when all was over and they had had their time; only the nodes that told.
     pub hints: Vec<(String, u64)>,
     /// For keys that were read from all owners at the end, after healing: what remained.
@@ -327,9 +327,9 @@ impl History {
     #[must_use]
     pub fn owed(&self) -> History {
         let mut owed = self.clone();
-        if self.disks_were_lost {
+        if let Some(lost_at) = self.disk_lost_at {
             let majority = Level::Majority.of(self.owners);
-            for operation in &mut owed.operations {
+            for operation in owed.operations.iter_mut().filter(|operation| operation.invoked <= lost_at) {
                 if let (Action::Write { w, sloppy, .. }, Ending::Committed(_)) =
                     (&operation.action, &operation.ending)
                     && (*sloppy || w.of(self.owners) < majority)
@@ -339,6 +339,14 @@ impl History {
             }
         }
         owed
+    }
+
+    /// Whether what this read showed of a write has happened for good, given whether the write was committed.
+    #[must_use]
+    pub fn shows_for_good(&self, read: &Operation, is_committed: bool) -> bool {
+        self.disk_lost_at.is_none_or(|lost_at| read.invoked > lost_at)
+            || is_committed
+            || read.as_atomic().is_some()
     }
 
     /// So many owners acknowledged a write: if they are as many as it asked for, no hint stood in for any.

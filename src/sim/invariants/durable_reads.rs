@@ -49,9 +49,8 @@ fn judge_key(history: &History, key: &bytes::Bytes, operations: &[usize]) -> Opt
         while let Some(before) = earlier.next_if(|&before| history.operations[before].ended < read.invoked) {
             let Some((_, seen)) = history.operations[before].as_answered() else { continue };
             let is_owed = |id: WriteId| {
-                !history.disks_were_lost
-                    || history.operations[before].as_atomic().is_some()
-                    || writes.get(id).is_some_and(|write| write.is_committed())
+                let is_committed = writes.get(id).is_some_and(|write| write.is_committed());
+                history.shows_for_good(&history.operations[before], is_committed)
             };
             for (id, _) in seen.values.iter().filter(|(id, _)| is_owed(*id) && met.insert(*id)) {
                 if let Some(Basis::Shown(shown)) = writes.get(*id).map(|write| write.basis) {
@@ -91,6 +90,7 @@ fn judge_key(history: &History, key: &bytes::Bytes, operations: &[usize]) -> Opt
 mod tests {
     use super::super::fixture::Story;
     use super::*;
+    use crate::protocol::time::Moment;
     use crate::protocol::wire::client::Level;
 
     #[test]
@@ -126,11 +126,13 @@ mod tests {
     fn with_lost_disks_committed_writes_and_atomic_reads_are_owed_and_nothing_else() {
         let mut story = Story::new(3);
         story.unknown_put(1, &[], 0..10).read_of(Level::One, &[1], 20..30).remains(&[]);
-        story.history.disks_were_lost = true;
+        story.history.disk_lost_at = Some(Moment(35));
         assert_eq!(judge(&story.history), []);
+        story.history.disk_lost_at = Some(Moment(15));
+        assert_eq!(judge(&story.history).len(), 1, "no disk was lost since");
         let mut story = Story::new(3);
         story.put(1, &[], 0..10).read_of(Level::One, &[1], 20..30).remains(&[]);
-        story.history.disks_were_lost = true;
+        story.history.disk_lost_at = Some(Moment(35));
         assert_eq!(judge(&story.history).len(), 1);
     }
 

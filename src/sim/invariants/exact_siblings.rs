@@ -34,11 +34,14 @@ pub fn judge(history: &History) -> Vec<Violation> {
         let held =
             || remains.owners.iter().filter_map(|(node, record)| Some((node, record.as_ref()?.as_ref())));
         let writes = Writes::of(history, &operations);
-        // What is known to have happened: what was committed, and what was ever shown or is held.
-        let mut happened: BTreeSet<WriteId> =
-            writes.iter().filter(|w| w.is_committed()).map(|w| w.id).collect();
-        for (_, seen) in operations.iter().filter_map(|&index| history.operations[index].as_answered()) {
-            happened.extend(seen.ids());
+        // What is known to have happened: what was committed, what was shown and cannot have been lost with a disk since,
+        // and what is held.
+        let committed: BTreeSet<WriteId> = writes.iter().filter(|w| w.is_committed()).map(|w| w.id).collect();
+        let mut happened = committed.clone();
+        for read in operations.iter().map(|&index| &history.operations[index]) {
+            let Some((_, seen)) = read.as_answered() else { continue };
+            let shown = seen.ids().into_iter();
+            happened.extend(shown.filter(|id| history.shows_for_good(read, committed.contains(id))));
         }
         held().for_each(|(_, record)| happened.extend(record.map(ids).into_iter().flatten()));
         let mut superseded: BTreeMap<WriteId, WriteId> = BTreeMap::new();
@@ -126,6 +129,7 @@ mod tests {
     use super::super::fixture::{Story, record, record_of};
     use super::*;
     use crate::protocol::id::NodeId;
+    use crate::protocol::wire::client::Level;
 
     fn told(story: &Story) -> String {
         let violations = judge(&story.history);
@@ -153,6 +157,22 @@ mod tests {
         assert!(told(&story).contains("v2 happened"), "it is held, so it happened: {}", told(&story));
         story.history.retries_are_exact = false;
         assert_eq!(told(&story), "");
+    }
+
+    #[test]
+    fn what_was_shown_once_and_went_with_a_disk_took_the_place_of_nothing() {
+        let mut story = Story::new(3);
+        story.put(1, &[], 0..10).unknown_put(2, &[1], 20..30).read_of(Level::One, &[2], 40..50);
+        story.remains(&[1]).held(&[&[1]]);
+        assert!(told(&story).contains("a false sibling"), "{}", told(&story));
+        for (lost_at, is_in_order) in [(35, false), (60, true)] {
+            story.history.disk_lost_at = Some(Moment(lost_at));
+            assert_eq!(told(&story).is_empty(), is_in_order, "{lost_at}: {}", told(&story));
+        }
+        let mut story = Story::new(3);
+        story.put(1, &[], 0..10).unknown_put(2, &[1], 20..30).atomic_read(&[2], 40..50).remains(&[1]);
+        story.history.disk_lost_at = Some(Moment(60));
+        assert!(told(story.held(&[&[1]])).contains("a false sibling"), "a majority had it");
     }
 
     #[test]

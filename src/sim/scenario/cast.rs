@@ -73,7 +73,7 @@ impl Cast {
         let history = History {
             owners: scenario.owners(),
             retries_are_exact: !scenario.steps.iter().any(jumps),
-            disks_were_lost: scenario.steps.iter().any(wipes),
+            disk_lost_at: scenario.steps.iter().any(wipes).then_some(Moment::NEVER),
             ..History::default()
         };
         let (clients, values, asked) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());

@@ -80,7 +80,7 @@ impl World {
         self.starts.lost(index);
         self.trace.disk_closed(index);
         self.counts.disks_lost += 1;
-        self.workload.history.disks_were_lost = true;
+        self.workload.history.disk_lost_at = Some(self.now);
     }
 
     /// What the others know of a member, if enough of them can be asked.
