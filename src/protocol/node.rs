@@ -260,7 +260,13 @@ impl Node {
                     self.membership.absorb(now, entries.clone(), &mut effects);
                     self.carry_out(now, effects, out);
                 }
-                self.tell(now, request, Event::Refused { from, reason }, out);
+                match reason {
+                    // Every owner has had what it holds, and forgot it in a round.
+                    PeerRefusal::Reaped if is_replay(request) => {
+                        self.on_hint_stored(now, from, request, out);
+                    }
+                    reason => self.tell(now, request, Event::Refused { from, reason }, out),
+                }
             }
             PeerMessage::Forwarded { request, answer } => {
                 self.tell(now, request, Event::Forwarded { from, answer }, out);

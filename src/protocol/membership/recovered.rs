@@ -74,6 +74,7 @@ impl Recovered {
                 | MetaKey::Trust
                 | MetaKey::HintHolders(_)
                 | MetaKey::HintEpoch(_)
+                | MetaKey::HintSuspects
                 | MetaKey::Reaping(_) => {}
             }
         }

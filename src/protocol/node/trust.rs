@@ -31,6 +31,8 @@ pub(super) struct Losses {
     /// Whether the trust is on its way to the disk.
     is_saving: bool,
     story: Option<Story>,
+    /// Whether it was taken note, in this life, that nobody knows who keeps hints.
+    are_holders_suspected: bool,
     /// Records that could not be read and were dropped, since the start of the node.
     pub(super) dropped: u64,
     /// Slots that were doubted, since the start of the node.
@@ -57,6 +59,7 @@ impl Losses {
             raise_from: Moment::default(),
             is_saving: false,
             story: None,
+            are_holders_suspected: false,
             dropped: 0,
             doubted: 0,
             refilled: 0,
@@ -156,6 +159,13 @@ impl Node {
         let Some(view) = &self.view else { return };
         let own = self.id();
         self.losses.trust.release(|slot| view.slot(slot).is_owner(own));
+        let is_disk_lost = !self.losses.trust.unfenced().is_empty();
+        if is_disk_lost && !std::mem::replace(&mut self.losses.are_holders_suspected, true) {
+            // The register of hints went with the disk. As long as a slot is unfenced a crash brings us here again, so
+            // this needs to be no more durable than what follows it in the log.
+            let entries = vec![self.register.lost(self.losses.trust.unfenced(), view)];
+            self.desk.ask(Errand::StrikeOff, |ticket| DiskRequest::Meta { ticket, entries }, out);
+        }
         self.accept_loss();
         let generation = self.membership.settled_amnesia();
         if let Some((_, slots)) = self.losses.raising.take_if(|(raised, _)| *raised <= generation) {

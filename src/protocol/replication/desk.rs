@@ -52,7 +52,7 @@ pub enum Errand {
     Mend(Slot),
     /// A node that may keep hints of a slot is entered into the register, for this operation.
     Register(Slot, NodeId, RequestId),
-    /// It is struck off again; nobody waits.
+    /// Nodes are struck off again, or are suspected because the register was lost; nobody waits.
     StrikeOff,
     /// A record to keep for an owner.
     Hint {

@@ -10,6 +10,8 @@ use super::scope::Scope;
 use crate::protocol::codec;
 use crate::protocol::id::{NodeId, RequestId};
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::ring::slot_set::SlotSet;
+use crate::protocol::ring::view::RingView;
 use crate::protocol::storage::op::{DiskRequest, MetaKey};
 use crate::protocol::time::Moment;
 use crate::protocol::wire::peer::PeerMessage;
@@ -26,9 +28,13 @@ const SLOTS_MAX: usize = 1_024;
 /// writes down *durably* that a node may keep hints of a slot **before** it asks that node to, and strikes it off only when
 /// the node has said that it keeps none and that this is durable. Whoever wants to know where old copies may be asks the
 /// register, and not every member: a dead node that was never asked blocks nothing.
+///
+/// An owner that has lost its disk has lost its register too. Then every member that owns nothing of a slot is *suspected*
+/// to keep hints of it, until it has said that it does not.
 #[derive(Debug, Default)]
 pub struct HintRegister {
     entries: BTreeMap<Slot, BTreeMap<NodeId, Entry>>,
+    suspects: BTreeMap<NodeId, SlotSet>,
     asked: BTreeMap<NodeId, Moment>,
     next_ask: Moment,
 }
@@ -45,29 +51,59 @@ impl HintRegister {
     pub fn parse(meta: &BTreeMap<MetaKey, Bytes>) -> Result<HintRegister, codec::DecodeError> {
         let mut register = HintRegister::default();
         for (key, bytes) in meta {
-            let MetaKey::HintHolders(slot) = key else { continue };
-            let holders: Vec<NodeId> = codec::decode(bytes)?;
-            let entry = Entry { is_durable: true, used: Moment::default() };
-            register.entries.insert(*slot, holders.into_iter().map(|holder| (holder, entry)).collect());
+            match key {
+                MetaKey::HintHolders(slot) => {
+                    let holders: Vec<NodeId> = codec::decode(bytes)?;
+                    let entry = Entry { is_durable: true, used: Moment::default() };
+                    let holders = holders.into_iter().map(|holder| (holder, entry)).collect();
+                    register.entries.insert(*slot, holders);
+                }
+                MetaKey::HintSuspects => {
+                    let suspects: Vec<(NodeId, SlotSet)> = codec::decode(bytes)?;
+                    register.suspects = suspects.into_iter().collect();
+                }
+                _ => {}
+            }
         }
         Ok(register)
     }
 
     /// The nodes that may keep hints of a slot.
     pub fn holders(&self, slot: Slot) -> impl Iterator<Item = NodeId> + '_ {
-        self.entries.get(&slot).into_iter().flat_map(|holders| holders.keys().copied())
+        let asked = self.entries.get(&slot).into_iter().flat_map(|holders| holders.keys());
+        let suspected = self.suspects.iter().filter(move |(_, slots)| slots.contains(slot));
+        asked.chain(suspected.map(|(node, _)| node)).copied()
     }
 
-    /// How many entries there are.
+    /// How many entries there are, those of suspects included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.values().map(BTreeMap::len).sum()
+        let asked: usize = self.entries.values().map(BTreeMap::len).sum();
+        asked + self.suspects.values().map(SlotSet::len).sum::<usize>()
     }
 
     /// Whether nobody is on it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.suspects.is_empty()
+    }
+
+    /// What the register had to say of these slots is lost. Gives back what is to be written down *before* the node votes
+    /// for any of them: the log keeps the order.
+    #[must_use]
+    pub fn lost(&mut self, slots: &SlotSet, view: &RingView) -> (MetaKey, Option<Bytes>) {
+        for member in view.ring().members() {
+            let strange: SlotSet =
+                slots.iter().filter(|slot| !view.slot(*slot).is_owner(member.node)).collect();
+            self.suspects.entry(member.node).or_default().extend(strange.iter());
+        }
+        self.suspects.retain(|_, slots| !slots.is_empty());
+        self.suspicion()
+    }
+
+    fn suspicion(&self) -> (MetaKey, Option<Bytes>) {
+        let suspects: Vec<_> = self.suspects.iter().collect();
+        (MetaKey::HintSuspects, (!suspects.is_empty()).then(|| codec::encode(&suspects).into()))
     }
 
     /// It is durable that `holder` may keep hints of `slot`.
@@ -91,8 +127,23 @@ impl HintRegister {
         true
     }
 
+    /// Tells whether anything that was suspected of a node is not suspected any more.
+    fn clear(&mut self, from: NodeId, slots: &[Slot]) -> bool {
+        let Some(suspected) = self.suspects.get_mut(&from) else { return false };
+        let before = suspected.len();
+        slots.iter().for_each(|slot| {
+            suspected.remove(*slot);
+        });
+        let is_news = suspected.len() < before;
+        if suspected.is_empty() {
+            self.suspects.remove(&from);
+        }
+        is_news
+    }
+
     fn line(&self, slot: Slot) -> (MetaKey, Option<Bytes>) {
-        let holders: Vec<NodeId> = self.holders(slot).collect();
+        let holders: Vec<NodeId> =
+            self.entries.get(&slot).into_iter().flat_map(BTreeMap::keys).copied().collect();
         (MetaKey::HintHolders(slot), (!holders.is_empty()).then(|| codec::encode(&holders).into()))
     }
 
@@ -145,6 +196,12 @@ pub fn tick(scope: &mut Scope<'_>) {
             }
         }
     }
+    for (suspect, suspected) in &scope.register.suspects {
+        if scope.can_reach(*suspect) {
+            let slots = questions.entry(*suspect).or_default();
+            slots.extend(suspected.iter().take(SLOTS_MAX - slots.len()));
+        }
+    }
     for (holder, slots) in questions {
         scope.register.asked.insert(holder, now);
         scope.send(holder, PeerMessage::AskHints { slots });
@@ -155,9 +212,16 @@ pub fn tick(scope: &mut Scope<'_>) {
 pub fn on_no_hints(from: NodeId, slots: &[Slot], scope: &mut Scope<'_>) {
     let gone: Vec<Slot> =
         slots.iter().copied().filter(|slot| scope.register.strike_off(from, *slot)).collect();
-    if gone.is_empty() {
+    let mut entries: Vec<_> = gone.into_iter().map(|slot| scope.register.line(slot)).collect();
+    if scope.register.clear(from, slots) {
+        entries.push(scope.register.suspicion());
+        if scope.register.suspects.contains_key(&from) {
+            // One question does not hold all slots: the next one goes out at once.
+            scope.register.next_ask = scope.now.monotonic;
+        }
+    }
+    if entries.is_empty() {
         return;
     }
-    let entries = gone.into_iter().map(|slot| scope.register.line(slot)).collect();
     scope.desk.ask(Errand::StrikeOff, |ticket| DiskRequest::Meta { ticket, entries }, scope.out);
 }

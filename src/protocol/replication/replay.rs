@@ -148,7 +148,7 @@ fn send(node: NodeId, request: RequestId, place: &Place, record: &Record, scope:
     scope.send(node, message);
 }
 
-/// An owner has the record of a replay on disk.
+/// An owner has the record of a replay on disk, or has had it and forgot it in a round of reaping.
 pub fn on_stored(from: NodeId, request: RequestId, scope: &mut Scope<'_>) {
     let Some(place) = scope.hints.replays.get(&request).cloned() else { return };
     let Some(held) = scope.hints.held.get_mut(&place) else { return };

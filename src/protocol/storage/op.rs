@@ -46,6 +46,8 @@ pub enum MetaKey {
     HintHolders(Slot),
     /// The smallest reap epoch under which the hints that it keeps of a slot of others were read.
     HintEpoch(Slot),
+    /// Who may keep hints of its slots although no register says so: it was lost.
+    HintSuspects,
 }
 
 /// What a node asks of its disk.

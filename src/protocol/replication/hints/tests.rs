@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use crate::protocol::replication::fixture::*;
 use crate::protocol::replication::register::HintRegister;
 use crate::protocol::replication::replay::REPLAY;
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::ring::slot_set::SlotSet;
 use crate::protocol::storage::op::{DiskRequest, MetaKey};
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::client::{Level, Outcome, Request, Write};
@@ -331,6 +333,55 @@ fn the_register_survives_a_restart() {
         story.meta.into_iter().filter_map(|(key, value): (_, Option<Bytes>)| Some((key, value?))).collect();
     let register = HintRegister::parse(&meta).unwrap();
     assert_eq!(register.holders(Slot::of_key(&key())).collect::<Vec<_>>(), [first]);
+}
+
+#[test]
+fn who_has_lost_the_register_suspects_every_stranger_until_it_has_said_no() {
+    let slot = Slot::of_key(&key());
+    let holders = |register: &HintRegister| sorted(register.holders(slot).collect());
+    let mut story = coordinator();
+    let [first, second] = stand_ins(&story);
+    let (key, line) = story.register.lost(&[slot].into_iter().collect(), &story.view);
+    assert_eq!(holders(&story.register), sorted(vec![first, second]));
+    let read = HintRegister::parse(&BTreeMap::from([(key, line.unwrap())])).unwrap();
+    assert_eq!(holders(&read), holders(&story.register), "a crash forgets no suspicion");
+
+    story.peers.gone = vec![second];
+    let question = |node| send(node, PeerMessage::AskHints { slots: vec![slot] });
+    assert_eq!(story.look_at_hints(Duration::from_secs(11)), [question(first)]);
+    story.hear(first, PeerMessage::NoHints { slots: vec![slot] });
+    story.execute();
+    assert_eq!(holders(&story.register), [second]);
+    assert!(story.meta.get(&MetaKey::HintSuspects).is_some_and(Option::is_some));
+    story.peers.gone = vec![];
+    assert_eq!(story.look_at_hints(Duration::from_secs(11)), [question(second)]);
+    story.hear(second, PeerMessage::NoHints { slots: vec![slot] });
+    story.execute();
+    assert!(story.register.is_empty());
+    assert_eq!(story.meta.get(&MetaKey::HintSuspects), Some(&None));
+}
+
+#[test]
+fn a_whole_lost_register_is_asked_for_in_one_go() {
+    let mut story = coordinator();
+    let [first, _] = stand_ins(&story);
+    let suspected = |story: &Story| story.register.len();
+    let own: SlotSet = Slot::all().filter(|slot| story.view.slot(*slot).is_owner(OWN)).collect();
+    let _ = story.register.lost(&own, &story.view);
+    story.peers.gone = story.view.ring().members().iter().map(|m| m.node).filter(|n| *n != first).collect();
+    let asked = |out: Vec<Output>| match out.into_iter().next() {
+        Some(Output::Send { message: PeerMessage::AskHints { slots }, .. }) => slots,
+        other => panic!("{other:?}"),
+    };
+    let mut question = asked(story.look_at_hints(Duration::from_secs(11)));
+    assert_eq!(question.len(), 1_024);
+    while question.len() == 1_024 {
+        let before = suspected(&story);
+        story.hear(first, PeerMessage::NoHints { slots: question });
+        story.execute();
+        assert_eq!(suspected(&story), before - 1_024);
+        question = asked(story.look_at_hints(Duration::ZERO));
+    }
 }
 
 #[test]
