@@ -130,16 +130,20 @@ impl Witness {
     pub(super) fn started(&mut self, host: usize, id: NodeId) {
         let watched = &mut self.hosts[host];
         for replica in watched.replicas.values_mut() {
-            replica.applied = replica.durable.clone();
             replica.is_current = false;
             replica.may_be_gone = false;
         }
-        for (_, key, holding) in watched.unsynced.drain(..) {
-            if let Some(replica) = watched.replicas.get_mut(&key)
-                && !holding.context.dominates(&replica.durable.context)
-            {
+        for (lsn, key, holding) in watched.unsynced.drain(..) {
+            let Some(replica) = watched.replicas.get_mut(&key) else { continue };
+            if lsn <= watched.synced {
+                // It was looked at when what it rests on had been synced already: no sync told of it since.
+                replica.durable = holding;
+            } else if !holding.context.dominates(&replica.durable.context) {
                 replica.may_be_gone = true;
             }
+        }
+        for replica in watched.replicas.values_mut() {
+            replica.applied = replica.durable.clone();
         }
         for (_, key, asked) in watched.asked.drain(..) {
             // The disk may have done it, and the crash may have kept it.

@@ -137,6 +137,18 @@ fn what_was_durable_must_survive_and_what_was_not_need_not() {
 }
 
 #[test]
+fn what_was_first_seen_when_it_was_synced_long_ago_must_survive_as_well() {
+    let mut scene = Scene::new();
+    let first = scene.writes(0, &Record::default(), &put(1, Some(1), 1, &[]));
+    scene.witness.started(0, NodeId(1));
+    scene.happens(0, Input::Disk(DiskReply::Durable { through: Lsn(10) }));
+    scene.reads_disk(0, Stored::Present(first));
+    scene.witness.started(0, NodeId(1));
+    scene.reads_disk(0, Stored::Absent);
+    assert_eq!(scene.told(), [Invariant::HonestContexts]);
+}
+
+#[test]
 fn a_dot_of_nobody_on_a_disk_or_in_a_reply_is_reported() {
     let mut scene = Scene::new();
     scene.reads_disk(0, Stored::Present(record(&[(1, 1)])));
