@@ -345,7 +345,7 @@ impl Witness {
                 let is_whole = |owner: &usize| !self.hosts[*owner].has_lost_a_disk;
                 let on_disk = |owner: usize| (host::name(owner), self.hosts[owner].on_disk(key));
                 let owners = owners.into_iter().flatten().filter(is_whole).map(on_disk);
-                if let Some(evidence) = hints_drain::judge_removal(&held, owners) {
+                if let Some(evidence) = hints_drain::judge_removal(&held, &self.books[key], owners) {
                     self.report_of(Invariant::HintsDrain, host, key, (since, now), &evidence);
                 }
                 return;

@@ -2,10 +2,11 @@
 //!
 //! The first half is about the end: everything is healed, and within a bound no node keeps anything for another one. The
 //! second half is judged at every removal of a record from the disk of a node that does not own it: at that moment every
-//! owner has to have on disk what is given up, or has to have had it. What a full store of hints refuses is no dropped
-//! hint: nobody was told that it is kept.
+//! owner has to have on disk what is given up, or has to have had it: a hint that comes after a round of reaping has
+//! forgotten what it tells is of no use to anybody. What a full store of hints refuses is no dropped hint: nobody was told
+//! that it is kept.
 
-use super::honest_contexts::Holding;
+use super::honest_contexts::{Book, Holding};
 use super::{Invariant, Violation};
 use crate::sim::history::History;
 
@@ -25,16 +26,17 @@ pub fn judge(history: &History) -> Vec<Violation> {
 #[must_use]
 pub fn judge_removal<'a>(
     hint: &Holding,
+    book: &Book,
     owners: impl IntoIterator<Item = (String, Option<&'a Holding>)>,
 ) -> Option<String> {
-    let lacks = |held: Option<&Holding>| held.is_none_or(|held| !held.context.dominates(&hint.context));
-    let lacking = owners.into_iter().find(|(_, held)| lacks(*held));
+    let lacking = owners.into_iter().find(|(_, held)| book.lacks(*held, hint));
     lacking.map(|(owner, _)| format!("it drops a hint although {owner}, an owner, does not have it on disk"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::record;
+    use super::super::fixture::{put, record};
+    use super::super::honest_contexts::Birth;
     use super::*;
 
     #[test]
@@ -52,14 +54,22 @@ mod tests {
     fn a_hint_may_go_only_when_every_owner_has_it() {
         let holding = |siblings: &[(u64, u64)]| Holding::of(&record(siblings));
         let (hint, more, less) = (holding(&[(1, 1)]), holding(&[(1, 1), (101, 2)]), holding(&[(101, 2)]));
-        let removal = |held: [Option<&Holding>; 3]| {
+        let mut book = Book::default();
+        book.born(Birth::from(&put(1, Some(1), 1, &[])));
+        let removal_after = |book: &Book, held: [Option<&Holding>; 3]| {
             let held = held.into_iter().enumerate();
-            judge_removal(&hint, held.map(|(at, held)| (format!("n{at}"), held)))
+            judge_removal(&hint, book, held.map(|(at, held)| (format!("n{at}"), held)))
         };
+        let removal = |held| removal_after(&book, held);
         assert_eq!(removal([Some(&hint), Some(&more), Some(&hint)]), None);
         assert!(
             removal([Some(&hint), Some(&more), Some(&less)]).is_some_and(|evidence| evidence.contains("n2"))
         );
         assert!(removal([None, Some(&hint), Some(&hint)]).is_some());
+        let mut reaped = book.clone();
+        reaped.compacted(&less);
+        assert!(removal_after(&reaped, [None, Some(&hint), Some(&hint)]).is_some(), "another write went");
+        assert!(reaped.reaped(Some(&holding(&[(1, 1)]))).is_some(), "it was no deletion");
+        assert_eq!(removal_after(&reaped, [None, Some(&hint), Some(&less)]), None);
     }
 }

@@ -113,6 +113,19 @@ impl Book {
         &self.forgotten
     }
 
+    /// Whether somebody who holds `held` lacks anything of `wanted` that rounds of reaping have not forgotten.
+    #[must_use]
+    pub fn lacks(&self, held: Option<&Holding>, wanted: &Holding) -> bool {
+        let mut news =
+            wanted.context.iter().filter(|newest| held.is_none_or(|held| !held.context.covers(*newest)));
+        news.any(|newest| {
+            let known = held.map_or(Timestamp::default(), |held| held.context.get(newest.actor));
+            let first = Dot { actor: newest.actor, at: Timestamp(known.0 + 1) };
+            let mut missing = self.births.range(first..=newest).map(|(dot, _)| dot).chain([&newest]);
+            missing.any(|dot| !self.forgotten.contains(dot))
+        })
+    }
+
     /// Judges a replica that held `before` and now holds `after`. Gives back what is wrong with that.
     #[must_use]
     pub fn judge(&self, before: &Holding, after: &Holding) -> Option<String> {
