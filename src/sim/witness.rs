@@ -130,8 +130,9 @@ impl Witness {
     pub(super) fn started(&mut self, host: usize, id: NodeId) {
         let watched = &mut self.hosts[host];
         for replica in watched.replicas.values_mut() {
+            // What an earlier crash may have kept shows with the next look, however many starts there are until then.
+            replica.may_be_gone &= !replica.is_current;
             replica.is_current = false;
-            replica.may_be_gone = false;
         }
         for (lsn, key, holding) in watched.unsynced.drain(..) {
             let Some(replica) = watched.replicas.get_mut(&key) else { continue };

@@ -149,6 +149,23 @@ fn what_was_first_seen_when_it_was_synced_long_ago_must_survive_as_well() {
 }
 
 #[test]
+fn a_removal_that_a_crash_may_have_kept_may_show_after_the_next_crash() {
+    for (starts, expected) in [(0, vec![Invariant::HonestContexts]), (1, vec![]), (2, vec![])] {
+        let mut scene = Scene::new();
+        let first = scene.writes(0, &Record::default(), &put(1, None, 1, &[]));
+        scene.happens(0, Input::Disk(DiskReply::Durable { through: Lsn(scene.tickets) }));
+        if starts > 0 {
+            let (ticket, slot, certified) = (Ticket(50), Slot::of_key(&KEY), first.hash(&KEY));
+            let request = DiskRequest::Remove { ticket, slot, key: KEY, certified };
+            scene.witness.disk_is_asked(0, Moment(1), &request);
+        }
+        (0..starts).for_each(|_| scene.witness.started(0, NodeId(1)));
+        scene.reads_disk(0, Stored::Absent);
+        assert_eq!(scene.told(), expected, "{starts}");
+    }
+}
+
+#[test]
 fn a_dot_of_nobody_on_a_disk_or_in_a_reply_is_reported() {
     let mut scene = Scene::new();
     scene.reads_disk(0, Stored::Present(record(&[(1, 1)])));
