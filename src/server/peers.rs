@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_lite::future;
+
 use super::clock::Clock;
 use super::driver::Driver;
 use crate::protocol::codec;
@@ -15,7 +17,7 @@ use crate::protocol::time::Moment;
 use crate::protocol::wire::peer::{Hello, PeerMessage};
 use crate::transport::endpoint::Endpoint;
 use crate::transport::identity::Identity;
-use crate::transport::link::{CloseCode, Link, LinkReceiver, LinkSender, PushError};
+use crate::transport::link::{CloseCode, Link, LinkError, LinkReceiver, LinkSender, PushError};
 use crate::transport::tls::Protocol;
 
 /// Messages that wait for a connection to be opened, and their bytes; more are dropped, as messages may be.
@@ -126,7 +128,10 @@ impl Peers {
         };
         let mut must_wait = true;
         if let Some(active) = id.and_then(|id| table.links.get_mut(&id)) {
-            match active.sender.push(|out| codec::encode_into(message, out)) {
+            let encode = |out: &mut Vec<u8>| codec::encode_into(message, out);
+            let pushed =
+                if message.is_bulk() { active.sender.push_bulk(encode) } else { active.sender.push(encode) };
+            match pushed {
                 Ok(()) if !active.is_stale(now) => return,
                 Ok(()) => must_wait = false,
                 // A second link beside that of a slow peer would only be a second queue.
@@ -187,7 +192,7 @@ impl Peers {
         let tired = async {
             async_io::Timer::after(Duration::from_millis(500)).await;
         };
-        futures_lite::future::or(flush, tired).await;
+        future::or(flush, tired).await;
         self.endpoint.close(reason).await;
     }
 
@@ -421,7 +426,7 @@ async fn greet(
         async_io::Timer::after(HELLO_TIMEOUT).await;
         Err((CloseCode::TOO_SLOW, "no hello came in time".to_owned()))
     };
-    futures_lite::future::or(heard, tired).await?;
+    future::or(heard, tired).await?;
     let mut messages = frames.iter().map(|frame| codec::decode::<PeerMessage>(frame));
     let hello = match messages.next() {
         Some(Ok(PeerMessage::Hello(hello))) => hello,
@@ -457,18 +462,37 @@ async fn serve(
     if let Some(driver) = driver.upgrade() {
         driver.on_peer(peer, early);
     }
+    let bulk = receiver.bulk();
+    let requests = read(driver, peer, &active, &mut receiver);
+    let bulk = async {
+        let Ok(mut receiver) = bulk.await else { return future::pending().await };
+        // When the other side has sent all its bulk, the rest of the link goes on.
+        let _ = read(driver, peer, &active, &mut receiver).await;
+        future::pending().await
+    };
+    let Some(error) = future::or(requests, bulk).await else { return };
+    let Some(driver) = driver.upgrade() else { return };
+    tracing::debug!(%peer, "a link to a peer ended: {error}");
+    let mut table = driver.peers().lock();
+    if table.links.get(&peer).is_some_and(|link| link.serial == active.serial) {
+        table.links.remove(&peer);
+    }
+}
+
+/// Hands on what comes on one stream of a link until that ends, and says why it did; `None` if the node is gone.
+async fn read(
+    driver: &Weak<Driver>,
+    peer: NodeId,
+    active: &Active,
+    receiver: &mut LinkReceiver,
+) -> Option<LinkError> {
     let mut frames = Vec::new();
     let mut messages = Vec::new();
     loop {
         let ended = receiver.next_batch(&mut frames).await;
-        let Some(driver) = driver.upgrade() else { return };
+        let driver = driver.upgrade()?;
         if let Err(error) = ended {
-            tracing::debug!(%peer, "a link to a peer ended: {error}");
-            let mut table = driver.peers().lock();
-            if table.links.get(&peer).is_some_and(|link| link.serial == active.serial) {
-                table.links.remove(&peer);
-            }
-            return;
+            return Some(error);
         }
         active.heard.store(driver.peers().clock.now().monotonic.0, Ordering::Relaxed);
         for frame in frames.drain(..) {

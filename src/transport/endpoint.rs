@@ -47,7 +47,8 @@ const MTU_MAX: u16 = 6_500;
 /// Nodes are near each other, and on a longer path the first packets merely go out once more than needed.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
-/// What one link buffers at most of received bytes that nobody has read, in bytes.
+/// What one stream buffers at most of received bytes that nobody has read, in bytes. A link between nodes has two, so that
+/// what waits on the one takes nothing from the other.
 const RECEIVE_WINDOW_BYTES: u32 = 2 << 20;
 
 /// What one link keeps at most of sent bytes that the other side has not acknowledged, in bytes.
@@ -134,9 +135,10 @@ impl EndpointOptions {
         };
         transport
             .max_concurrent_bidi_streams(streams.into())
+            // Links between nodes allow one, for bulk, when they know what they are.
             .max_concurrent_uni_streams(0_u32.into())
             .stream_receive_window(RECEIVE_WINDOW_BYTES.into())
-            .receive_window(RECEIVE_WINDOW_BYTES.into())
+            .receive_window((2 * RECEIVE_WINDOW_BYTES).into())
             .send_window(SEND_WINDOW_BYTES)
             .datagram_receive_buffer_size(None)
             .initial_rtt(INITIAL_RTT)

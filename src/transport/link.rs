@@ -1,15 +1,20 @@
 //! Links: one QUIC connection with one long-lived stream of frames in each direction (Single-Socket Channel).
 //!
 //! ```text
-//!  any thread ── push ──▶ outbox ──▶ writer task ══ QUIC stream ══▶ next_batch ──▶ the one reader
+//!  any thread ── push ──────▶ outbox ──▶ writer task ══ QUIC stream ══▶ next_batch ──▶ the one reader
+//!             ── push_bulk ─▶ outbox ──▶ writer task ══ QUIC stream ══▶ next_batch ──▶ another one
 //! ```
+//!
+//! Between nodes there is a second stream each way for bulk: many records that nobody waits for from one moment to the next.
+//! Frames of one stream arrive in order, so a long frame, or a lost packet of one, holds up all that are behind it; those of
+//! another stream go by. It is opened when there is something to send on it.
 //!
 //! The dialler opens the stream with a greeting, an empty frame; the acceptor answers with one once it has read the
 //! dialler's certificate. TLS 1.3 alone would let a dialler begin before it knows whether it is welcome. After the
 //! greeting frames of both directions flow independently, numbered by whoever writes them (Request Pipeline).
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -25,6 +30,9 @@ use crate::protocol::wire::frame::{
 };
 
 pub use super::outbox::PushError;
+
+/// Whatever waits on the stream of requests goes first.
+const BULK_PRIORITY: i32 = -1;
 
 /// Pieces of the stream that one call takes at most; each is what one datagram carried of it.
 const CHUNKS_MAX: usize = 32;
@@ -114,6 +122,7 @@ struct Shared {
     identity: Identity,
     protocol: Protocol,
     outbox: Outbox,
+    bulk: Outbox,
     /// What this side said when it closed the link; QUIC does not remember.
     closed_here: OnceLock<(CloseCode, String)>,
 }
@@ -123,6 +132,7 @@ struct FinishOnDrop(Arc<Shared>);
 impl Drop for FinishOnDrop {
     fn drop(&mut self) {
         self.0.outbox.begin_finish();
+        self.0.bulk.begin_finish();
     }
 }
 
@@ -155,7 +165,7 @@ pub(super) struct Parts<P> {
 }
 
 impl Link {
-    /// Puts a link together and starts its two tasks: the writer, and the one that notices the end.
+    /// Puts a link together and starts its tasks: the writers, and the one that notices the end.
     pub(super) fn start<P: Send + 'static>(parts: Parts<P>) -> Link {
         let (send_max, receive_max) = payload_bytes_max(parts.protocol, parts.end);
         let shared = Arc::new(Shared {
@@ -163,16 +173,25 @@ impl Link {
             identity: parts.identity,
             protocol: parts.protocol,
             outbox: Outbox::new(send_max, parts.queued_bytes_max),
+            bulk: Outbox::new(send_max, parts.queued_bytes_max),
             closed_here: OnceLock::new(),
         });
         let (send, stream) = parts.streams;
         async_std::task::spawn(write_batches(Arc::clone(&shared), send));
+        match parts.protocol {
+            Protocol::Peer => {
+                shared.connection.set_max_concurrent_uni_streams(1_u32.into());
+                async_std::task::spawn(write_bulk(Arc::clone(&shared)));
+            }
+            Protocol::Client => shared.bulk.close(),
+        }
         let (watched, permit) = (Arc::clone(&shared), parts.permit);
         async_std::task::spawn(async move {
             let error = watched.connection.closed().await;
             tracing::debug!(other = %watched.identity, address = %watched.connection.remote_address(), %error,
                 "a link is over");
             watched.outbox.close();
+            watched.bulk.close();
             drop(permit);
         });
         Link {
@@ -180,13 +199,7 @@ impl Link {
                 _alive: Arc::new(FinishOnDrop(Arc::clone(&shared))),
                 shared: Arc::clone(&shared),
             },
-            receiver: LinkReceiver {
-                shared,
-                stream,
-                reader: FrameReader::new(receive_max),
-                chunks: std::array::from_fn(|_| Bytes::new()),
-                pending_error: None,
-            },
+            receiver: LinkReceiver::new(shared, stream, receive_max),
         }
     }
 
@@ -224,6 +237,13 @@ impl LinkSender {
         self.shared.outbox.push(encode)
     }
 
+    /// The same for bulk, which goes over a stream of its own and never before what was [pushed](LinkSender::push) there.
+    /// Only links between nodes have one; on others this fails as on a closed link. What was not sent when the link is
+    /// finished is lost.
+    pub fn push_bulk(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), PushError> {
+        self.shared.bulk.push(encode)
+    }
+
     /// Bytes that QUIC has not taken over yet. It holds up to 4 MiB more that the other side has not acknowledged.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
@@ -234,6 +254,7 @@ impl LinkSender {
     /// half goes on. Errors if the link ended before that.
     pub async fn finish(&self) -> Result<(), LinkError> {
         self.shared.outbox.begin_finish();
+        self.shared.bulk.begin_finish();
         if self.shared.outbox.ended().await { Ok(()) } else { Err(self.closed().await) }
     }
 
@@ -289,6 +310,28 @@ impl LinkSender {
 }
 
 impl LinkReceiver {
+    fn new(shared: Arc<Shared>, stream: RecvStream, payload_bytes_max: usize) -> LinkReceiver {
+        LinkReceiver {
+            shared,
+            stream,
+            reader: FrameReader::new(payload_bytes_max),
+            chunks: std::array::from_fn(|_| Bytes::new()),
+            pending_error: None,
+        }
+    }
+
+    /// Waits until the other side has bulk to send, and gives back what receives that. To be called once for each link
+    /// between nodes. Dropping either half closes the link.
+    pub fn bulk(&self) -> impl Future<Output = Result<LinkReceiver, LinkError>> + use<> {
+        let (shared, payload_bytes_max) = (Arc::clone(&self.shared), self.reader.payload_bytes_max());
+        async move {
+            match shared.connection.accept_uni().await {
+                Ok(stream) => Ok(LinkReceiver::new(shared, stream, payload_bytes_max)),
+                Err(error) => Err(shared.explain(error)),
+            }
+        }
+    }
+
     /// Waits for at least one whole frame, and appends the payloads of all that are there (up to what some tens of
     /// datagrams carry) to `out`, in order. May be cancelled without a loss.
     ///
@@ -346,6 +389,7 @@ impl Shared {
         }
         // At once, not when the watching task gets to it: whoever closes a link and then pushes is to hear of it.
         self.outbox.close();
+        self.bulk.close();
     }
 
     fn explain(&self, error: ConnectionError) -> LinkError {
@@ -396,6 +440,27 @@ async fn write_batches(shared: Arc<Shared>, mut stream: SendStream) {
                 return;
             }
             Work::Stop => return,
+        }
+    }
+}
+
+/// The writer of bulk. Whatever it has not written when the link is finished can be asked for again.
+async fn write_bulk(shared: Arc<Shared>) {
+    let mut batch = Vec::new();
+    let mut stream: Option<SendStream> = None;
+    while let Work::Write = poll_fn(|cx| shared.bulk.poll_take(cx, &mut batch)).await {
+        let opened = match &mut stream {
+            Some(opened) => opened,
+            none => {
+                let Ok(opened) = shared.connection.open_uni().await else { return };
+                let _ = opened.set_priority(BULK_PRIORITY);
+                none.insert(opened)
+            }
+        };
+        match opened.write_all(&batch).await {
+            Ok(()) => {}
+            Err(WriteError::ConnectionLost(_)) => return,
+            Err(error) => return shared.close(CloseCode::VIOLATION, &error.to_string()),
         }
     }
 }

@@ -149,6 +149,76 @@ fn large_frames_pass_between_nodes() {
 }
 
 #[test]
+fn requests_pass_bulk_that_nobody_reads() {
+    run(async {
+        let (a, b) = (node("n1"), node("n2"));
+        let (mut dialled, accepted) = linked(&a, &b, Protocol::Peer).await;
+        let bulk = accepted.receiver.bulk();
+        async_std::task::spawn(echo(accepted));
+        // More than all windows hold.
+        let large = vec![7_u8; 12 << 20];
+        for _ in 0..2 {
+            dialled.sender.push_bulk(|out| out.extend_from_slice(&large)).unwrap();
+        }
+        let mut unread = bulk.await.unwrap();
+        for number in 0..100_u8 {
+            push(&dialled.sender, &[number]);
+            assert_eq!(read(&mut dialled.receiver, 1).await[0][..], [number]);
+        }
+        // And it was only waiting.
+        let frames = read(&mut unread, 2).await;
+        assert!(frames.iter().all(|frame| *frame == large));
+    });
+}
+
+#[test]
+fn bulk_flows_both_ways_in_order_and_its_end_is_not_that_of_the_link() {
+    run(async {
+        let (a, b) = (node("n1"), node("n2"));
+        let (mut dialled, mut accepted) = linked(&a, &b, Protocol::Peer).await;
+        let (to_b, to_a) = (accepted.receiver.bulk(), dialled.receiver.bulk());
+        for number in 0..100_u8 {
+            dialled.sender.push_bulk(|out| out.push(number)).unwrap();
+            accepted.sender.push_bulk(|out| out.push(number)).unwrap();
+        }
+        let (mut to_b, mut to_a) = (to_b.await.unwrap(), to_a.await.unwrap());
+        for bulk in [&mut to_b, &mut to_a] {
+            let frames = read(bulk, 100).await;
+            assert!((0..100_u8).zip(&frames).all(|(number, frame)| frame[..] == [number]));
+        }
+        push(&dialled.sender, b"last");
+        let finishing = dialled.sender.clone();
+        let finished = async_std::task::spawn(async move { finishing.finish().await });
+        assert_eq!(to_b.next_batch(&mut Vec::new()).await, Err(LinkError::Finished));
+        assert_eq!(dialled.sender.push_bulk(|_| ()), Err(PushError::Closed));
+        assert_eq!(read(&mut accepted.receiver, 1).await[0], "last");
+        finished.await.unwrap();
+        push(&accepted.sender, b"the other direction goes on");
+        assert_eq!(read(&mut dialled.receiver, 1).await[0], "the other direction goes on");
+    });
+}
+
+#[test]
+fn links_of_clients_have_no_bulk() {
+    run(async {
+        let (server, client) = (node("n1"), client());
+        let (dialled, accepted) = linked(&client, &server, Protocol::Client).await;
+        for sender in [&dialled.sender, &accepted.sender] {
+            assert_eq!(sender.push_bulk(|out| out.push(1)), Err(PushError::Closed));
+        }
+        // Whoever tries all the same is not allowed to open a stream for it.
+        let raw = raw::Raw::client(b"starling-client/1");
+        let (connection, _send, _receive) = raw.greeted(server.local_address()).await;
+        let opened = async { connection.open_uni().await.is_ok() };
+        let tired = async {
+            Timer::after(Duration::from_millis(200)).await;
+            false
+        };
+        assert!(!or(opened, tired).await);
+    });
+}
+
+#[test]
 fn what_was_pushed_before_the_end_arrives() {
     run(async {
         let (a, b) = (node("n1"), node("n2"));

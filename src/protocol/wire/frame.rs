@@ -91,6 +91,12 @@ impl FrameReader {
         FrameReader { payload_bytes_max, state: State::START }
     }
 
+    /// How long a payload may be, in bytes.
+    #[must_use]
+    pub fn payload_bytes_max(&self) -> usize {
+        self.payload_bytes_max
+    }
+
     /// Takes the next bytes of the stream and appends every payload that is now complete to `out`.
     ///
     /// After an error the reader stays in error; payloads that were complete before it have been appended.

@@ -145,6 +145,15 @@ pub enum PeerMessage {
     },
 }
 
+impl PeerMessage {
+    /// Whether it is bulk: records of an exchange or a refill, many at a time. It travels apart from requests, so that
+    /// none of them waits behind it.
+    #[must_use]
+    pub fn is_bulk(&self) -> bool {
+        matches!(self, PeerMessage::Exchange(Exchange::Records { .. } | Exchange::Drawn { .. }))
+    }
+}
+
 /// The first message on every connection between nodes, both ways.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
