@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::names::Names;
 use super::operation::{Action, Operation};
+use super::reaping::{self, ReapingJson};
 use super::text::{self, Text};
 use crate::protocol::causality::Record;
 use crate::protocol::id::NodeId;
@@ -67,6 +68,7 @@ struct ExplainJson {
     outcome: &'static str,
     slot: Option<u16>,
     replicas: Vec<ReplicaJson>,
+    reaping: Option<ReapingJson>,
     error: Option<ErrorJson>,
 }
 
@@ -197,7 +199,11 @@ impl Answer {
                         format!("{} {held}", names.of(replica.node))
                     })
                     .collect();
-                format!("{key}: slot {}; {}", explained.slot, replicas.join("; "))
+                let mut line = format!("{key}: slot {}; {}", explained.slot, replicas.join("; "));
+                if let Some(reaping) = &explained.reaping {
+                    line += &format!("; {}", reaping::sentence(reaping, names));
+                }
+                line
             }
             Answer::Explained(Err(problem)) => format!("{key}: {problem}"),
         }
@@ -309,7 +315,8 @@ fn explained_json(
         Ok(explanation) => explanation,
         Err(problem) => {
             let error = Some(ErrorJson::from(problem));
-            return ExplainJson { op, key, outcome: "unavailable", slot: None, replicas: Vec::new(), error };
+            let (replicas, reaping) = (Vec::new(), None);
+            return ExplainJson { op, key, outcome: "unavailable", slot: None, replicas, reaping, error };
         }
     };
     let replicas = explanation.replicas.iter().map(|replica| {
@@ -330,7 +337,8 @@ fn explained_json(
         }
     });
     let (slot, replicas) = (Some(explanation.slot), replicas.collect());
-    ExplainJson { op, key, outcome: "ok", slot, replicas, error: None }
+    let reaping = explanation.reaping.as_ref().map(|reaping| reaping::json(reaping, names));
+    ExplainJson { op, key, outcome: "ok", slot, replicas, reaping, error: None }
 }
 
 fn list(names: &Names, nodes: &[NodeId]) -> String {

@@ -13,7 +13,8 @@ use crate::protocol::wire::client::Explanation;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Asks every owner for its own record, merged with nobody's. `context` lists the newest write that the record has seen of \
-each actor; an actor is one start of one node. Needs a certificate of the role admin.
+each actor; an actor is one start of one node. If an owner holds a deletion, the last line says why it is not forgotten yet. \
+Needs a certificate of the role admin.
 
 Examples:
   starling explain user:1 --lab ./lab
@@ -52,5 +53,9 @@ pub(crate) fn table(explained: &Explanation, names: &Names, base64: bool) -> Str
             context.into(),
         ]);
     }
-    format!("slot {}\n{}", explained.slot, columns.text())
+    let mut text = format!("slot {}\n{}", explained.slot, columns.text());
+    if let Some(reaping) = &explained.reaping {
+        text += &format!("\n{}", super::reaping::sentence(reaping, names));
+    }
+    text
 }

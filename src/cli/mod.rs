@@ -30,6 +30,7 @@ mod oneshot;
 mod operation;
 mod output;
 mod put;
+mod reaping;
 mod recovery;
 mod ring;
 mod scenario;

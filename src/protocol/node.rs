@@ -502,6 +502,7 @@ impl Node {
             hints: &mut self.hints,
             hint_config: &self.config.hints,
             epochs: &mut self.epochs,
+            rounds: &self.reaper,
             ledger: self.antientropy.ledger(),
             doubts: &mut self.doubts,
             missed: &mut self.missed,

@@ -227,6 +227,8 @@ fn show_reap(reap: &Reap) -> String {
             format!("commit round {} of slot {slot}: {}", epoch.0, names.join(" "))
         }
         Reap::Done { slot, epoch } => format!("done with round {} of slot {slot}", epoch.0),
+        Reap::Ask { request, slot } => format!("why is slot {slot} not reaped?{}", number(*request)),
+        Reap::Told { request, wait } => format!("it waits: {wait:?}{}", number(*request)),
     }
 }
 

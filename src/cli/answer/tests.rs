@@ -108,10 +108,11 @@ fn the_json_of_an_explain() {
                 record: Err(unavailable()),
             },
         ],
+        reaping: None,
     };
     assert_eq!(
         Answer::Explained(Ok(explanation)).json(&operation("explain k"), &names(), false),
-        r#"{"op":"explain","key":"k","outcome":"ok","slot":7,"replicas":[{"node":"n1","reachable":true,"siblings":[],"context":[],"error":null},{"node":"n2","reachable":false,"siblings":[],"context":[],"error":{"code":"unavailable","message":"1 of 2 owners replied"}}],"error":null}"#
+        r#"{"op":"explain","key":"k","outcome":"ok","slot":7,"replicas":[{"node":"n1","reachable":true,"siblings":[],"context":[],"error":null},{"node":"n2","reachable":false,"siblings":[],"context":[],"error":{"code":"unavailable","message":"1 of 2 owners replied"}}],"reaping":null,"error":null}"#
     );
 }
 

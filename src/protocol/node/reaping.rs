@@ -5,21 +5,31 @@ use crate::protocol::antientropy::reaper::{Ask, Effect, Ground, Reaper};
 use crate::protocol::causality::{Change, Record};
 use crate::protocol::id::NodeId;
 use crate::protocol::output::{Destination, Output};
+use crate::protocol::replication::coordinator::Event;
 use crate::protocol::replication::desk::Errand;
-use crate::protocol::replication::scope::node_time;
+use crate::protocol::replication::scope::{Rounds, node_time};
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::epochs::Standing;
 use crate::protocol::storage::op::{DiskReply, DiskRequest};
 use crate::protocol::storage::trust::Standing as Trusted;
 use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::peer::PeerMessage;
-use crate::protocol::wire::reap::{Obstacle, Reap};
+use crate::protocol::wire::reap::{Obstacle, Reap, ReapWait};
 
 /// So many keys of a slot are listed at once.
 const PAGE_KEYS: usize = 256;
 
+/// So many of the nodes that may keep hints are named.
+const HOLDERS_TOLD: usize = 8;
+
 /// So many bytes of records are read at once.
 const READ_BYTES: u64 = 1 << 20;
+
+impl Rounds for Reaper {
+    fn wait(&self, slot: Slot, now: Moment) -> ReapWait {
+        Reaper::wait(self, slot, now)
+    }
+}
 
 impl Node {
     /// When [`tick_reaper`](Node::tick_reaper) has something to do.
@@ -44,7 +54,15 @@ impl Node {
             self.membership.absorb(now, entries.clone(), &mut effects);
             self.carry_out(now, effects, out);
         }
-        self.with_reaper(now, out, |reaper, ground| reaper.handle(from, message, ground));
+        match message {
+            Reap::Ask { request, slot } => {
+                let wait = self.reaper.wait(slot, now.monotonic);
+                let to = Destination::Node { id: from, address: self.membership.address(from) };
+                out.push(Output::Send { to, message: PeerMessage::Reap(Reap::Told { request, wait }) });
+            }
+            Reap::Told { request, wait } => self.tell(now, request, Event::ReapTold { from, wait }, out),
+            message => self.with_reaper(now, out, |reaper, ground| reaper.handle(from, message, ground)),
+        }
     }
 
     pub(super) fn on_reap_reply(&mut self, now: Now, token: u64, reply: DiskReply, out: &mut Vec<Output>) {
@@ -81,7 +99,8 @@ impl Node {
             if trust.standing(slot) != Trusted::Votes {
                 return Some(Obstacle::Untrusted);
             }
-            register.holders(slot).next().map(|_| Obstacle::Hints)
+            let holders: Vec<NodeId> = register.holders(slot).take(HOLDERS_TOLD).collect();
+            (!holders.is_empty()).then_some(Obstacle::Hints(holders))
         };
         let mut ground = Ground {
             now: now.monotonic,

@@ -22,6 +22,7 @@ use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::{Moment, Timestamp};
 use crate::protocol::wire::client::{Answer, Code, Problem, Request};
 use crate::protocol::wire::peer::PeerRefusal;
+use crate::protocol::wire::reap::ReapWait;
 
 /// Something that happened to one operation.
 #[derive(Debug)]
@@ -61,6 +62,13 @@ pub enum Event {
         from: NodeId,
         /// For the client.
         answer: Answer,
+    },
+    /// The driver of the key's slot told what its rounds of reaping wait for.
+    ReapTold {
+        /// The driver.
+        from: NodeId,
+        /// What it said.
+        wait: ReapWait,
     },
     /// The owners of the key, or their standing, are not what they were when the operation began.
     RingChanged {

@@ -9,19 +9,24 @@ use super::scope::{Origin, Scope};
 use crate::protocol::causality::Record;
 use crate::protocol::id::{NodeId, RequestId};
 use crate::protocol::time::Moment;
-use crate::protocol::wire::client::{Answer, Code, Explanation, Problem, ReplicaView};
+use crate::protocol::wire::client::{Answer, Code, Explanation, Problem, Reaping, ReplicaView};
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
+use crate::protocol::wire::reap::Reap;
 
 /// People wait this long for owners that do not answer.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// Asks every owner what it holds and changes nothing.
+/// Asks every owner what it holds, and changes nothing. If one of them holds a deletion, the owner that drives the rounds
+/// of reaping is asked why it is still there.
 #[derive(Debug)]
 pub(super) struct Explain {
+    request: RequestId,
     origin: Origin,
     key: Bytes,
     owners: Vec<NodeId>,
     found: Vec<(NodeId, Result<Option<Record>, Problem>)>,
+    /// Set when the driver was asked.
+    asked: Option<NodeId>,
     deadline: Moment,
 }
 
@@ -49,7 +54,7 @@ impl Explain {
         // A little before the client's own deadline, so that the answer still arrives.
         let now = scope.now.monotonic;
         let deadline = now + (deadline.since(now) * 7 / 8).min(PATIENCE);
-        Some(Explain { origin, key, owners, found, deadline })
+        Some(Explain { request, origin, key, owners, found, asked: None, deadline })
     }
 
     fn note(
@@ -61,10 +66,44 @@ impl Explain {
         if self.owners.contains(&node) && !self.found.iter().any(|(known, _)| *known == node) {
             self.found.push((node, found));
         }
-        if self.found.len() == self.owners.len() { self.answer(scope) } else { Progress::Pending }
+        let is_first = self.found.len() == self.owners.len() && self.asked.is_none();
+        if is_first { self.ask_the_driver(scope) } else { Progress::Pending }
     }
 
-    fn answer(&mut self, scope: &mut Scope<'_>) -> Progress {
+    /// Everybody has said what it holds.
+    fn ask_the_driver(&mut self, scope: &mut Scope<'_>) -> Progress {
+        let Some(&driver) = self.owners.first().filter(|_| self.is_deleted_somewhere()) else {
+            return self.answer(None, scope);
+        };
+        let slot = scope.slot_of(&self.key).slot;
+        if driver == scope.own {
+            let wait = scope.rounds.wait(slot, scope.now.monotonic);
+            return self.answer(Some(Reaping { driver, wait: Ok(wait) }), scope);
+        }
+        self.asked = Some(driver);
+        if !scope.can_reach(driver) {
+            return self.give_up(scope);
+        }
+        scope.send(driver, PeerMessage::Reap(Reap::Ask { request: self.request, slot }));
+        Progress::Pending
+    }
+
+    fn is_deleted_somewhere(&self) -> bool {
+        self.found.iter().any(|(_, found)| matches!(found, Ok(Some(record)) if record.is_tombstone()))
+    }
+
+    /// What is not known by now is not waited for.
+    fn give_up(&mut self, scope: &mut Scope<'_>) -> Progress {
+        let driver = self.asked.or(self.owners.first().copied().filter(|_| self.is_deleted_somewhere()));
+        let reaping = driver.map(|driver| {
+            let name = scope.peers.name(driver);
+            let problem = format!("{name}, which drives the rounds of this slot, did not say");
+            Reaping { driver, wait: Err(Problem::new(Code::Timeout, problem)) }
+        });
+        self.answer(reaping, scope)
+    }
+
+    fn answer(&mut self, reaping: Option<Reaping>, scope: &mut Scope<'_>) -> Progress {
         let view = |node: &NodeId| {
             let found = self.found.iter().find(|(known, _)| known == node).map(|(_, found)| found.clone());
             let silent =
@@ -77,7 +116,7 @@ impl Explain {
         };
         let replicas = self.owners.iter().map(view).collect();
         let slot = scope.slot_of(&self.key).slot.get();
-        scope.answer(self.origin, Answer::Explained(Explanation { slot, replicas }));
+        scope.answer(self.origin, Answer::Explained(Explanation { slot, replicas, reaping }));
         Progress::Done
     }
 }
@@ -101,8 +140,11 @@ impl Operation for Explain {
                 };
                 self.note(from, Err(problem), scope)
             }
-            Event::RingChanged { .. } => self.answer(scope),
-            Event::Deadline if scope.now.monotonic >= self.deadline => self.answer(scope),
+            Event::ReapTold { from, wait } if self.asked == Some(from) => {
+                self.answer(Some(Reaping { driver: from, wait: Ok(wait) }), scope)
+            }
+            Event::RingChanged { .. } => self.give_up(scope),
+            Event::Deadline if scope.now.monotonic >= self.deadline => self.give_up(scope),
             _ => Progress::Pending,
         }
     }

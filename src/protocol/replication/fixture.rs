@@ -15,7 +15,7 @@ use super::desk::{Desk, Errand, Reply};
 use super::hints::{self, Hints, Kept};
 use super::latency::Latency;
 use super::register::{self, HintRegister};
-use super::scope::{Origin, Peers, Scope, Stamped};
+use super::scope::{Origin, Peers, Rounds, Scope, Stamped};
 use super::{recount, replay, replica};
 use crate::protocol::causality::{
     Age, Applied, Change, ClusterSecret, ContextToken, Dot, OperationId, OperationMark, Put, Record, Refusal,
@@ -38,6 +38,7 @@ use crate::protocol::wire::client::{
     Answer, Code, Level, Outcome, Read, ReadAnswer, Request, Write, Written,
 };
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
+use crate::protocol::wire::reap::{Reap, ReapCause, ReapWait};
 
 /// The node of the story.
 pub(super) const OWN: NodeId = NodeId(1);
@@ -157,6 +158,15 @@ pub(super) struct Story {
     asked: u64,
 }
 
+/// A node whose rounds of reaping wait for a retry.
+struct NoRounds;
+
+impl Rounds for NoRounds {
+    fn wait(&self, _: Slot, _: Moment) -> ReapWait {
+        ReapWait { cause: ReapCause::Young, again_in_ms: 1_000 }
+    }
+}
+
 impl Story {
     /// A coordinator that owns every key together with [`B`] and [`C`].
     pub(super) fn new() -> Story {
@@ -216,6 +226,7 @@ impl Story {
             hints: &mut self.hints,
             hint_config: &self.hint_config,
             epochs: &mut self.epochs,
+            rounds: &NoRounds,
             ledger: &mut self.ledger,
             doubts: &mut self.doubts,
             missed: &mut self.missed,
@@ -272,6 +283,9 @@ impl Story {
             PeerMessage::Hint { request, digest, epoch, target, key, record } => {
                 let hint = Kept { digest, target, key, stamped: Stamped { record, epoch } };
                 hints::on_hint(from, request, hint, scope);
+            }
+            PeerMessage::Reap(Reap::Told { request, wait }) => {
+                coordinator.handle(request, Event::ReapTold { from, wait }, scope);
             }
             PeerMessage::Hinted { request } => coordinator.handle(request, Event::Hinted(from), scope),
             PeerMessage::AskHints { slots } => hints::on_ask(from, slots, scope),

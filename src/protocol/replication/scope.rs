@@ -22,9 +22,10 @@ use crate::protocol::ring::view::{RingView, SlotView};
 use crate::protocol::storage::epochs::Epochs;
 use crate::protocol::storage::op::DiskRequest;
 use crate::protocol::storage::trust::{Standing, Trust};
-use crate::protocol::time::{Now, WallTime};
+use crate::protocol::time::{Moment, Now, WallTime};
 use crate::protocol::wire::client::{Answer, Code, Problem};
 use crate::protocol::wire::peer::PeerMessage;
+use crate::protocol::wire::reap::ReapWait;
 
 /// What replication needs to know of the other members.
 pub trait Peers {
@@ -38,6 +39,12 @@ pub trait Peers {
     fn entry(&self, node: NodeId) -> Option<Entry>;
     /// How far this node's wall clock is ahead of the median that it hears, itself included, in milliseconds.
     fn clock_offset(&self) -> i64;
+}
+
+/// What people may ask of the rounds of reaping that this node drives.
+pub trait Rounds {
+    /// Why the deletions of a slot are not forgotten yet.
+    fn wait(&self, slot: Slot, now: Moment) -> ReapWait;
 }
 
 /// Where an answer goes.
@@ -104,6 +111,8 @@ pub struct Scope<'a> {
     pub doubts: &'a mut Vec<NodeId>,
     /// Which rounds of reaping its slots have gone through.
     pub epochs: &'a mut Epochs,
+    /// What rounds of reaping wait for.
+    pub rounds: &'a dyn Rounds,
     /// Owners that a write could not be sent to, and its slot: an exchange sees to them.
     pub missed: &'a mut Vec<(NodeId, Slot)>,
     /// Where outputs go.

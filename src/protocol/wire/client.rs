@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use super::fault::{Direction, Fault, FaultRule, Injected};
+pub use super::reap::{Obstacle, ReapCause, ReapWait};
 use crate::protocol::causality::{ContextToken, Dot, OperationId, Record, Sibling};
 use crate::protocol::id::{ClusterId, Incarnation, NodeId};
 use crate::protocol::ring::entry::{Entry, Name};
@@ -204,6 +205,17 @@ pub struct Explanation {
     pub slot: u16,
     /// Every owner, in the order of the ring.
     pub replicas: Vec<ReplicaView>,
+    /// If an owner holds a deletion: why it is still there.
+    pub reaping: Option<Reaping>,
+}
+
+/// Why a deletion is still there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reaping {
+    /// The owner that drives the rounds of reaping of the slot: its first one.
+    pub driver: NodeId,
+    /// What it waits for, or why that is not known.
+    pub wait: Result<ReapWait, Problem>,
 }
 
 /// Where a node believes another one to be.

@@ -6,6 +6,8 @@
 //! driver ◀──Declined─ owner           nothing was changed
 //! driver ──Commit───▶ every owner     all of us held these: forget them
 //! driver ◀──Done───── owner           durably
+//! driver ◀──Ask────── any node        why are the deletions of this slot still there?
+//! driver ──Told─────▶ that node
 //! ```
 //!
 //! Every message may be lost, repeated, delayed and reordered. A round is never proposed twice: if it does not come to an
@@ -15,7 +17,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::causality::RecordHash;
-use crate::protocol::id::{Actor, ReapEpoch};
+use crate::protocol::id::{Actor, NodeId, ReapEpoch, RequestId};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::SlotDigest;
@@ -82,6 +84,51 @@ pub enum Reap {
         /// The round.
         epoch: ReapEpoch,
     },
+    /// What keeps the deletions of a slot from being forgotten? Somebody wants to know.
+    Ask {
+        /// Comes back with the answer.
+        request: RequestId,
+        /// The slot.
+        slot: Slot,
+    },
+    /// This.
+    Told {
+        /// Of the `Ask`.
+        request: RequestId,
+        /// What the driver of the slot waits for.
+        wait: ReapWait,
+    },
+}
+
+/// What the driver of a slot waits for before it forgets deletions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReapWait {
+    /// Why nothing has come of it so far.
+    pub cause: ReapCause,
+    /// When the driver looks again, in milliseconds from now.
+    pub again_in_ms: u64,
+}
+
+/// Why the deletions of a slot are not forgotten yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReapCause {
+    /// A round is under way.
+    UnderWay,
+    /// Nothing is known to stand in the way: the next round is due.
+    Due,
+    /// A retry of an operation on the key may still come, which could not be recognised without the record.
+    Young,
+    /// The driver has not heard of a deletion in the slot since its start: it finds those of before by looking through all
+    /// slots.
+    Unnoticed,
+    /// An owner cannot be reached from the driver.
+    Unreachable(NodeId),
+    /// An owner did not answer in time.
+    Silent(NodeId),
+    /// An owner declined.
+    Declined(NodeId, Obstacle),
+    /// The owners did not hold equal records.
+    Unequal,
 }
 
 /// What stands in the way of a round of reaping.
@@ -91,8 +138,8 @@ pub enum Obstacle {
     OtherRing(Vec<Entry>),
     /// It has agreed to this round already.
     Raised(ReapEpoch),
-    /// Other nodes may keep hints of the slot.
-    Hints,
+    /// Other nodes may keep hints of the slot: these, or at least these.
+    Hints(Vec<NodeId>),
     /// It does not trust what it holds of the slot.
     Untrusted,
     /// It is starting, stopping, without a ring, or too busy.

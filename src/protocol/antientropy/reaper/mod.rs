@@ -36,12 +36,12 @@ use crate::protocol::config::ReapConfig;
 use crate::protocol::id::{Actor, NodeId, ReapEpoch};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
-use crate::protocol::ring::slot::Slot;
+use crate::protocol::ring::slot::{SLOTS, Slot};
 use crate::protocol::ring::view::RingView;
 use crate::protocol::storage::epochs::{Epochs, Standing};
 use crate::protocol::storage::op::{DiskReply, MetaKey, Stored};
 use crate::protocol::time::{Moment, WallTime};
-use crate::protocol::wire::reap::{Obstacle, Reap};
+use crate::protocol::wire::reap::{Obstacle, Reap, ReapCause, ReapWait};
 
 /// So many rounds are under way at once, so that one sync of the log serves several.
 const ROUNDS_MAX: usize = 8;
@@ -157,9 +157,9 @@ struct Candidate {
     blocked_by: Option<Block>,
 }
 
-/// What blocks the reaping of a slot, for people.
+/// What blocks the reaping of a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Block {
+enum Block {
     /// An owner cannot be reached.
     Unreachable(NodeId),
     /// An owner did not answer in time.
@@ -214,10 +214,32 @@ impl Reaper {
         self.candidates.len()
     }
 
-    /// What blocks the reaping of a slot, if this node drives it and has tried.
+    /// What the rounds of a slot wait for that this node drives.
     #[must_use]
-    pub fn block(&self, slot: Slot) -> Option<&Block> {
-        self.candidates.get(&slot).and_then(|candidate| candidate.blocked_by.as_ref())
+    pub fn wait(&self, slot: Slot, now: Moment) -> ReapWait {
+        let (cause, again_at) = match self.candidates.get(&slot) {
+            _ if self.rounds.contains_key(&slot) => (ReapCause::UnderWay, now),
+            Some(Candidate { due, blocked_by, .. }) => {
+                let cause = match blocked_by {
+                    None => ReapCause::Due,
+                    Some(Block::Young(_)) => ReapCause::Young,
+                    Some(Block::Unreachable(node)) => ReapCause::Unreachable(*node),
+                    Some(Block::Silent(node)) => ReapCause::Silent(*node),
+                    Some(Block::Declined(node, why)) => ReapCause::Declined(*node, why.clone()),
+                    Some(Block::Unequal) => ReapCause::Unequal,
+                };
+                (cause, *due)
+            }
+            None => (ReapCause::Unnoticed, self.swept_at(slot)),
+        };
+        let again_in = again_at.since(now).as_millis();
+        ReapWait { cause, again_in_ms: u64::try_from(again_in).unwrap_or(u64::MAX) }
+    }
+
+    /// When the sweep comes to a slot.
+    fn swept_at(&self, slot: Slot) -> Moment {
+        let ahead = (slot.get() + SLOTS - self.cursor.get()) % SLOTS;
+        self.sweep_at + self.sweep_pause() * u32::from(ahead / SWEEP_SLOTS)
     }
 
     /// There is a ring: the sweep begins.
@@ -235,7 +257,7 @@ impl Reaper {
     }
 
     fn sweep_pause(&self) -> Duration {
-        self.sweep / u32::from(crate::protocol::ring::slot::SLOTS / SWEEP_SLOTS)
+        self.sweep / u32::from(SLOTS / SWEEP_SLOTS)
     }
 
     /// When to call [`tick`](Reaper::tick) at the latest.
@@ -257,7 +279,7 @@ impl Reaper {
         }
         let wait = ripe_in(record, self.rest, ground.node_time);
         if !self.candidates.contains_key(&slot) && !self.rounds.contains_key(&slot) {
-            self.schedule(slot, ground.now + wait, RETRY, None);
+            self.schedule(slot, ground.now + wait, RETRY, Some(Block::Young(wait)));
         }
     }
 
@@ -461,6 +483,8 @@ impl Reaper {
                 let step = round.on_done(from, epoch);
                 self.step(slot, step, ground);
             }
+            // Questions of people: the node answers them.
+            Reap::Ask { .. } | Reap::Told { .. } => {}
         }
     }
 

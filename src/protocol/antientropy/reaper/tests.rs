@@ -93,6 +93,11 @@ impl Owners {
         }
     }
 
+    /// What the rounds of a slot wait for that this owner drives.
+    fn cause(&self, at: usize, slot: Slot) -> ReapCause {
+        self.owners[at].reaper.wait(slot, self.now).cause
+    }
+
     fn with(&mut self, at: usize, act: impl FnOnce(&mut Reaper, &mut Ground<'_>)) {
         self.with_boxed(at, Box::new(act));
     }
@@ -271,7 +276,7 @@ fn values_and_what_only_some_hold_stay() {
     assert_eq!(owners.held(&key()).iter().flatten().count(), 2);
     assert_eq!(owners.held(&other).iter().flatten().count(), 3);
     let driver = owners.driver(&other);
-    assert_eq!(owners.owners[driver].reaper.block(Slot::of_key(&other)), Some(&Block::Unequal));
+    assert_eq!(owners.cause(driver, Slot::of_key(&other)), ReapCause::Unequal);
     // The owners become equal, and then it goes.
     (0..3).for_each(|at| owners.store(at, &other, &newer));
     owners.pass(LONG, |_, _, _| true);
@@ -286,13 +291,14 @@ fn a_round_waits_for_owners_that_are_away_for_hints_and_for_retries() {
     (0..3).for_each(|at| owners.store(at, &key(), &tombstone(BEGIN - 100_000)));
     owners.pass(LONG, |_, _, _| true);
     let slot = Slot::of_key(&key());
-    assert!(matches!(owners.owners[driver].reaper.block(slot), Some(Block::Unreachable(_))));
+    assert!(matches!(owners.cause(driver, slot), ReapCause::Unreachable(_)));
     owners.up = Peers((1..=3).map(NodeId).collect());
     let other = (driver + 1) % 3;
-    owners.owners[other].obstacle = Some(Obstacle::Hints);
+    let hints = Obstacle::Hints(vec![NodeId(9)]);
+    owners.owners[other].obstacle = Some(hints.clone());
     owners.pass(LONG, |_, _, _| true);
     let by = NodeId(other as u64 + 1);
-    assert_eq!(owners.owners[driver].reaper.block(slot), Some(&Block::Declined(by, Obstacle::Hints)));
+    assert_eq!(owners.cause(driver, slot), ReapCause::Declined(by, hints));
     assert_eq!(owners.held(&key()).iter().flatten().count(), 3);
     owners.owners[other].obstacle = None;
     owners.pass(LONG, |_, _, _| true);

@@ -1,10 +1,13 @@
 use std::time::Duration;
 
 use crate::protocol::id::RequestId;
+use crate::protocol::output::Output;
 use crate::protocol::replication::fixture::*;
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::Moment;
-use crate::protocol::wire::client::{Answer, Code, Outcome, Request, Write};
+use crate::protocol::wire::client::{Answer, Code, Outcome, ReapCause, ReapWait, Request, Write};
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
+use crate::protocol::wire::reap::Reap;
 
 fn explain() -> Request {
     Request::Explain { key: key() }
@@ -93,6 +96,46 @@ fn explain_tells_what_each_owner_holds_and_changes_nothing() {
         assert_eq!(record, expected);
     }
     assert!(story.waiting.is_empty() && story.stored() == old);
+}
+
+#[test]
+fn explain_asks_the_driver_of_the_slot_why_a_deletion_is_still_there() {
+    let told = |out: &[Output]| match out {
+        [Output::Respond { answer: Answer::Explained(told), .. }] => told.reaping.clone(),
+        _ => panic!("{out:?}"),
+    };
+    let mut story = Story::new();
+    let driver = story.view.ring().owners_of_key(&key())[0];
+    let slot = Slot::of_key(&key());
+    story.disk.insert(key(), written(5, None));
+    let wait = ReapWait { cause: ReapCause::Unreachable(C), again_in_ms: 900 };
+    for is_answered in [true, false] {
+        story.ask(explain());
+        let mut out = story.execute();
+        out.extend(story.fetched_from(B, None));
+        out.extend(story.fetched_from(C, Some(&written(5, None))));
+        if driver == OWN {
+            assert_eq!(told(&out).unwrap().wait.unwrap().cause, ReapCause::Young, "as its own rounds say");
+            continue;
+        }
+        let request = story.last_request();
+        assert_eq!(out, [send(driver, PeerMessage::Reap(Reap::Ask { request, slot }))]);
+        let stranger = PeerMessage::Reap(Reap::Told { request, wait: wait.clone() });
+        let other = if driver == B { C } else { B };
+        assert_eq!(story.hear(other, stranger.clone()), [], "that is not its business");
+        let reaping = match is_answered {
+            true => told(&story.hear(driver, stranger)).unwrap(),
+            false => told(&story.pass(Duration::from_secs(2))).unwrap(),
+        };
+        assert_eq!(reaping.driver, driver);
+        assert_eq!(
+            reaping.wait.map_err(|problem| problem.code),
+            match is_answered {
+                true => Ok(wait.clone()),
+                false => Err(Code::Timeout),
+            }
+        );
+    }
 }
 
 #[test]

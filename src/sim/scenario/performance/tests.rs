@@ -117,7 +117,7 @@ impl Stage for Forgetful {
             }),
             Wanted::Explain { .. } => {
                 let replicas = vec![ReplicaView { node: NodeId(1), reachable: true, record: Ok(None) }];
-                Answer::Explained(Explanation { slot: 0, replicas })
+                Answer::Explained(Explanation { slot: 0, replicas, reaping: None })
             }
             _ => Answer::Read(ReadAnswer {
                 available: true,
