@@ -219,7 +219,7 @@ fn show_reap(reap: &Reap) -> String {
             let held = equal.iter().filter(|equal| **equal).count();
             format!("agreed to round {} of slot {slot}, {held} of {} held", epoch.0, equal.len())
         }
-        Reap::Declined { slot, epoch, why } => {
+        Reap::Declined { slot, epoch, why, .. } => {
             format!("declined round {} of slot {slot}: {why:?}", epoch.0)
         }
         Reap::Commit { slot, epoch, removed, compacted, .. } => {

@@ -10,7 +10,7 @@ use crate::protocol::replication::desk::Errand;
 use crate::protocol::replication::scope::{Rounds, node_time};
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::epochs::Standing;
-use crate::protocol::storage::op::{DiskReply, DiskRequest};
+use crate::protocol::storage::op::{DiskReply, DiskRequest, Stored};
 use crate::protocol::storage::trust::Standing as Trusted;
 use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::peer::PeerMessage;
@@ -66,6 +66,22 @@ impl Node {
     }
 
     pub(super) fn on_reap_reply(&mut self, now: Now, token: u64, reply: DiskReply, out: &mut Vec<Output>) {
+        // What it costs to look through a slot; the messages are small beside it.
+        let ledger = self.antientropy.ledger();
+        match &reply {
+            DiskReply::Listed { page: Some(page), .. } => {
+                ledger.charge_listing(now.monotonic, page.entries.len() as u64);
+            }
+            DiskReply::ReadMany { found, .. } => {
+                let length = |stored: &Stored| match stored {
+                    Stored::Present(record) => record.encoded_len(),
+                    Stored::Absent | Stored::Lost => 0,
+                };
+                let bytes = found.iter().map(|(key, stored)| key.len() as u64 + length(stored)).sum();
+                ledger.charge(now.monotonic, found.len() as u64, bytes);
+            }
+            _ => {}
+        }
         self.with_reaper(now, out, |reaper, ground| reaper.on_disk(token, reply, ground));
     }
 
@@ -94,6 +110,7 @@ impl Node {
     ) {
         let Some(view) = &self.view else { return };
         let mut effects = Vec::new();
+        let opens_at = self.antientropy.ledger().opens_at(now.monotonic);
         let (register, trust) = (&self.register, &self.losses.trust);
         let obstacle = |slot: Slot| {
             if trust.standing(slot) != Trusted::Votes {
@@ -109,6 +126,7 @@ impl Node {
             epochs: &mut self.epochs,
             fellows: &self.membership,
             writing: self.author.actor(),
+            opens_at,
             obstacle: &obstacle,
             out: &mut effects,
         };

@@ -1,7 +1,8 @@
 //! What the owners of a slot say to each other to forget deletions together.
 //!
 //! ```text
-//! driver ──Propose──▶ every owner     raise the epoch of the slot; do you hold these tombstones, byte for byte?
+//! driver ──Propose──▶ every owner     raise the epoch of the slot; do you hold these tombstones, byte for byte? To the
+//!                                     others only when the driver has raised its own durably: no number is used twice
 //! driver ◀──Agreed─── owner           raised, durably; I held these of them
 //! driver ◀──Declined─ owner           nothing was changed
 //! driver ──Commit───▶ every owner     all of us held these: forget them
@@ -37,6 +38,8 @@ pub enum Reap {
         digest: SlotDigest,
         /// The round.
         epoch: ReapEpoch,
+        /// Names this proposal, at random: what was said to one that the driver has forgotten in a crash proves nothing.
+        proposal: u64,
         /// What the driver holds and would forget.
         keys: Vec<Certified>,
     },
@@ -46,6 +49,8 @@ pub enum Reap {
         slot: Slot,
         /// The round.
         epoch: ReapEpoch,
+        /// As in `Propose`.
+        proposal: u64,
         /// Key by key, whether the sender's record has the same hash.
         equal: Vec<bool>,
         /// The sender's actor: one that may still write.
@@ -57,6 +62,8 @@ pub enum Reap {
         slot: Slot,
         /// The round.
         epoch: ReapEpoch,
+        /// As in `Propose`.
+        proposal: u64,
         /// Why.
         why: Obstacle,
     },

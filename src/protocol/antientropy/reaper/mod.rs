@@ -75,6 +75,8 @@ pub struct Ground<'a> {
     pub fellows: &'a dyn Fellows,
     /// This node's actor.
     pub writing: Actor,
+    /// When the node's account of repairs allows the next round to begin.
+    pub opens_at: Moment,
     /// What stands in the way of a round here.
     pub obstacle: &'a dyn Fn(Slot) -> Option<Obstacle>,
     /// Where effects go.
@@ -144,6 +146,8 @@ pub struct Reaper {
     /// Where the sweep goes on, and when.
     cursor: Slot,
     sweep_at: Moment,
+    /// Before this the account of repairs allows no further round.
+    opens_at: Moment,
     next: u64,
     counts: Counts,
 }
@@ -153,23 +157,8 @@ pub struct Reaper {
 struct Candidate {
     due: Moment,
     pause: Duration,
-    /// Why the last round came to nothing.
-    blocked_by: Option<Block>,
-}
-
-/// What blocks the reaping of a slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Block {
-    /// An owner cannot be reached.
-    Unreachable(NodeId),
-    /// An owner did not answer in time.
-    Silent(NodeId),
-    /// An owner declined.
-    Declined(NodeId, Obstacle),
-    /// The owners do not hold equal records yet.
-    Unequal,
-    /// Operations that a retry may still come of: for so long.
-    Young(Duration),
+    /// Why there has been no round, or why the last one came to nothing.
+    why: ReapCause,
 }
 
 /// Who waits for the disk.
@@ -197,6 +186,7 @@ impl Reaper {
             asked: BTreeMap::new(),
             cursor: Slot::default(),
             sweep_at: Moment::NEVER,
+            opens_at: Moment::default(),
             next: number,
             counts: Counts::default(),
         }
@@ -219,17 +209,7 @@ impl Reaper {
     pub fn wait(&self, slot: Slot, now: Moment) -> ReapWait {
         let (cause, again_at) = match self.candidates.get(&slot) {
             _ if self.rounds.contains_key(&slot) => (ReapCause::UnderWay, now),
-            Some(Candidate { due, blocked_by, .. }) => {
-                let cause = match blocked_by {
-                    None => ReapCause::Due,
-                    Some(Block::Young(_)) => ReapCause::Young,
-                    Some(Block::Unreachable(node)) => ReapCause::Unreachable(*node),
-                    Some(Block::Silent(node)) => ReapCause::Silent(*node),
-                    Some(Block::Declined(node, why)) => ReapCause::Declined(*node, why.clone()),
-                    Some(Block::Unequal) => ReapCause::Unequal,
-                };
-                (cause, *due)
-            }
+            Some(candidate) => (candidate.why.clone(), candidate.due),
             None => (ReapCause::Unnoticed, self.swept_at(slot)),
         };
         let again_in = again_at.since(now).as_millis();
@@ -268,7 +248,7 @@ impl Reaper {
             Some((due, _)) if self.rounds.len() < ROUNDS_MAX => *due,
             _ => Moment::NEVER,
         };
-        rounds.min(next).min(self.sweep_at)
+        rounds.min(next.min(self.sweep_at).max(self.opens_at))
     }
 
     /// A record of this node was changed to this.
@@ -279,7 +259,7 @@ impl Reaper {
         }
         let wait = ripe_in(record, self.rest, ground.node_time);
         if !self.candidates.contains_key(&slot) && !self.rounds.contains_key(&slot) {
-            self.schedule(slot, ground.now + wait, RETRY, Some(Block::Young(wait)));
+            self.schedule(slot, ground.now + wait, RETRY, ReapCause::Young);
         }
     }
 
@@ -288,23 +268,22 @@ impl Reaper {
         ground.view.slot(slot).read_set().first() == Some(&self.own)
     }
 
-    fn schedule(&mut self, slot: Slot, due: Moment, pause: Duration, blocked_by: Option<Block>) {
-        let candidate = Candidate { due, pause, blocked_by };
+    fn schedule(&mut self, slot: Slot, due: Moment, pause: Duration, why: ReapCause) {
+        let candidate = Candidate { due, pause, why };
         if let Some(before) = self.candidates.insert(slot, candidate) {
             self.due.remove(&(before.due, slot));
         }
         self.due.insert((due, slot));
     }
 
-    fn put_off(&mut self, slot: Slot, why: Block, now: Moment) {
+    fn put_off(&mut self, slot: Slot, why: ReapCause, now: Moment) {
         let pause = self.candidates.get(&slot).map_or(RETRY, |candidate| candidate.pause);
         let (wait, pause) = match why {
-            Block::Young(wait) => (wait, RETRY),
             // Looking again costs nothing, and such slots are often many.
-            Block::Unreachable(_) => (LOOK, RETRY),
+            ReapCause::Unreachable(_) => (LOOK, RETRY),
             _ => (pause, (pause * 2).min(RETRY_MAX)),
         };
-        self.schedule(slot, now + wait, pause, Some(why));
+        self.schedule(slot, now + wait, pause, why);
     }
 
     fn forget(&mut self, slot: Slot) {
@@ -326,6 +305,10 @@ impl Reaper {
                 let step = round.on_deadline(ground.now);
                 self.step(slot, step, ground);
             }
+        }
+        self.opens_at = ground.opens_at;
+        if self.opens_at > ground.now {
+            return;
         }
         while self.rounds.len() < ROUNDS_MAX {
             let Some((_, slot)) = self.due.first().copied().filter(|(due, _)| *due <= ground.now) else {
@@ -353,8 +336,8 @@ impl Reaper {
         #[cfg(test)]
         let away = away.filter(|_| !planted::is(Planted::ReapWithoutAll));
         let why = match ((ground.obstacle)(slot), away) {
-            (Some(obstacle), _) => Some(Block::Declined(self.own, obstacle)),
-            (None, Some(node)) => Some(Block::Unreachable(*node)),
+            (Some(obstacle), _) => Some(ReapCause::Declined(self.own, obstacle)),
+            (None, Some(node)) => Some(ReapCause::Unreachable(*node)),
             (None, None) => None,
         };
         if let Some(why) = why {
@@ -375,13 +358,10 @@ impl Reaper {
             Step::Look(ask) => self.ask(Asked::Look(slot), ask, ground.out),
             Step::Propose => {
                 let Some(round) = self.rounds.get_mut(&slot) else { return };
-                let epoch = ReapEpoch(ground.epochs.asked(slot).raised.0.max(round.seen().0) + 1);
+                let newest = ground.epochs.asked(slot).raised.0.max(round.seen().0);
                 self.counts.rounds += 1;
-                let message = round.propose(epoch, ground.now);
-                let others: Vec<NodeId> = round.others(self.own).collect();
-                for node in others {
-                    ground.out.push(Effect::Send { to: node, message: message.clone() });
-                }
+                self.next += 1;
+                let message = round.propose(ReapEpoch(newest.saturating_add(1)), self.next, ground.now);
                 self.handle(self.own, message, ground);
             }
             Step::Commit(message) => {
@@ -403,11 +383,11 @@ impl Reaper {
             // There may be more of it, and what was written meanwhile was not noted.
             Step::Over(Some(Duration::ZERO)) => {
                 self.rounds.remove(&slot);
-                self.schedule(slot, ground.now, RETRY, None);
+                self.schedule(slot, ground.now, RETRY, ReapCause::Due);
             }
             Step::Over(Some(wait)) => {
                 self.rounds.remove(&slot);
-                self.put_off(slot, Block::Young(wait), ground.now);
+                self.schedule(slot, ground.now + wait, RETRY, ReapCause::Young);
             }
             Step::Over(None) => {
                 self.rounds.remove(&slot);
@@ -423,7 +403,7 @@ impl Reaper {
     /// An owner said something.
     pub fn handle(&mut self, from: NodeId, message: Reap, ground: &mut Ground<'_>) {
         match message {
-            Reap::Propose { slot, digest, epoch, keys } => {
+            Reap::Propose { slot, digest, epoch, proposal, keys } => {
                 let view = ground.view.slot(slot);
                 let is_agreed = view.digest == digest && view.is_owner(self.own) && view.is_owner(from);
                 let standing = ground.epochs.asked(slot);
@@ -436,11 +416,11 @@ impl Reaper {
                     (ground.obstacle)(slot)
                 };
                 if let Some(why) = why {
-                    return self.answer(from, Reap::Declined { slot, epoch, why }, ground);
+                    return self.answer(from, Reap::Declined { slot, epoch, proposal, why }, ground);
                 }
                 // What is read before the epoch is raised is what was held under the old one: the disk executes in order.
                 let names = keys.iter().map(|(key, _)| key.clone()).collect();
-                self.pledges.insert(slot, Pledge::new(from, epoch, keys, ground.writing));
+                self.pledges.insert(slot, Pledge::new(from, (epoch, proposal), keys, ground.writing));
                 self.ask(Asked::Pledge(slot), Ask::Read(names), ground.out);
                 self.stand(slot, Standing { raised: epoch, ..standing }, ground);
             }
@@ -468,14 +448,20 @@ impl Reaper {
                     self.ask(Asked::Removal, Ask::Compact(slot, key, compact), ground.out);
                 }
             }
-            Reap::Agreed { slot, epoch, equal, writing } => {
+            Reap::Agreed { slot, epoch, proposal, equal, writing } => {
                 let Some(round) = self.rounds.get_mut(&slot) else { return };
-                let step = round.on_agreed(from, epoch, &equal, writing, ground.now);
+                if from == self.own
+                    && let Some(message) = round.take_proposal((epoch, proposal))
+                {
+                    let ask = |to| Effect::Send { to, message: message.clone() };
+                    ground.out.extend(round.others(self.own).map(ask));
+                }
+                let step = round.on_agreed(from, (epoch, proposal), &equal, writing, ground.now);
                 self.step(slot, step, ground);
             }
-            Reap::Declined { slot, epoch, why } => {
+            Reap::Declined { slot, epoch, proposal, why } => {
                 let Some(round) = self.rounds.get_mut(&slot) else { return };
-                let step = round.on_declined(from, epoch, why);
+                let step = round.on_declined(from, (epoch, proposal), why);
                 self.step(slot, step, ground);
             }
             Reap::Done { slot, epoch } => {
@@ -532,7 +518,7 @@ impl Reaper {
                     let Ok(slot) = Slot::new(index) else { break };
                     let is_new = !self.candidates.contains_key(&slot) && !self.rounds.contains_key(&slot);
                     if sum.is_some_and(|sum| sum.count > 0) && is_new && self.is_driver(slot, ground) {
-                        self.schedule(slot, ground.now, RETRY, None);
+                        self.schedule(slot, ground.now, RETRY, ReapCause::Due);
                     }
                 }
             }
@@ -579,7 +565,7 @@ impl Reaper {
 
 /// How long until all operations on the record are as old as they have to be.
 fn ripe_in(record: &Record, rest: Duration, node_time: WallTime) -> Duration {
-    let ripe = record.operations().newest().map_or(0, |started| started.plus(rest).0 + 1);
+    let ripe = record.operations().newest().map_or(0, |started| started.plus(rest).0.saturating_add(1));
     Duration::from_millis(ripe.saturating_sub(node_time.0))
 }
 

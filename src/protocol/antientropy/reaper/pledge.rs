@@ -16,6 +16,7 @@ use crate::protocol::wire::reap::{Certified, Reap};
 pub(super) struct Pledge {
     driver: NodeId,
     epoch: ReapEpoch,
+    proposal: u64,
     keys: Vec<Certified>,
     equal: Vec<bool>,
     writing: Actor,
@@ -23,9 +24,14 @@ pub(super) struct Pledge {
 
 impl Pledge {
     /// Agrees to a round about these keys, if it becomes durable.
-    pub(super) fn new(driver: NodeId, epoch: ReapEpoch, keys: Vec<Certified>, writing: Actor) -> Pledge {
+    pub(super) fn new(
+        driver: NodeId,
+        (epoch, proposal): (ReapEpoch, u64),
+        keys: Vec<Certified>,
+        writing: Actor,
+    ) -> Pledge {
         let equal = vec![false; keys.len()];
-        Pledge { driver, epoch, keys, equal, writing }
+        Pledge { driver, epoch, proposal, keys, equal, writing }
     }
 
     /// The round.
@@ -42,7 +48,7 @@ impl Pledge {
 
     /// It is durable: to whom to say what.
     pub(super) fn agree(self, slot: Slot) -> (NodeId, Reap) {
-        let Pledge { driver, epoch, equal, writing, .. } = self;
-        (driver, Reap::Agreed { slot, epoch, equal, writing })
+        let Pledge { driver, epoch, proposal, equal, writing, .. } = self;
+        (driver, Reap::Agreed { slot, epoch, proposal, equal, writing })
     }
 }

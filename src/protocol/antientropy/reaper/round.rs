@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Ask, Block, Ground, SPARE_ENTRIES, held, ripe_in};
+use super::{Ask, Ground, SPARE_ENTRIES, held, ripe_in};
 use crate::protocol::id::{Actor, NodeId, ReapEpoch};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
@@ -13,7 +13,7 @@ use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::SlotDigest;
 use crate::protocol::storage::op::{Page, Stored};
 use crate::protocol::time::{Moment, WallTime};
-use crate::protocol::wire::reap::{Certified, Obstacle, Reap};
+use crate::protocol::wire::reap::{Certified, Obstacle, Reap, ReapCause};
 
 /// So many keys are proposed in one round.
 const KEYS_MAX: usize = 256;
@@ -58,7 +58,7 @@ pub(super) struct Round {
 #[derive(Debug)]
 enum Stage {
     Looking { unread: VecDeque<Bytes>, next: Option<Bytes> },
-    Proposed { epoch: ReapEpoch, agreed: BTreeMap<NodeId, Actor>, certified: Vec<bool> },
+    Proposed { message: Reap, is_sent: bool, agreed: BTreeMap<NodeId, Actor>, certified: Vec<bool> },
     Committing { epoch: ReapEpoch, message: Reap, waiting: BTreeSet<NodeId>, sent: u32 },
 }
 
@@ -85,7 +85,7 @@ pub(super) enum Step {
     /// It is over; there is more to do after this time.
     Over(Option<Duration>),
     /// It came to nothing.
-    Failed(Block),
+    Failed(ReapCause),
 }
 
 impl Round {
@@ -142,7 +142,7 @@ impl Round {
         let Stage::Looking { unread, next } = &mut self.stage else { return Step::Wait };
         let Some(page) = page else {
             let own = self.owners.first().copied().unwrap_or(NodeId(0));
-            return Step::Failed(Block::Declined(own, Obstacle::Untrusted));
+            return Step::Failed(ReapCause::Declined(own, Obstacle::Untrusted));
         };
         *next = page.next;
         unread.extend(page.entries.into_iter().map(|(key, _)| key));
@@ -194,27 +194,48 @@ impl Round {
         }
     }
 
-    /// Everybody is asked.
-    pub(super) fn propose(&mut self, epoch: ReapEpoch, now: Moment) -> Reap {
+    /// What everybody is asked: the driver itself first.
+    pub(super) fn propose(&mut self, epoch: ReapEpoch, proposal: u64, now: Moment) -> Reap {
         self.proposals += 1;
         let certified = vec![true; self.keys.len()];
-        self.stage = Stage::Proposed { epoch, agreed: BTreeMap::new(), certified };
-        self.due = now + PATIENCE;
         let keys = self.keys.iter().map(|(certified, _)| certified.clone()).collect();
-        Reap::Propose { slot: self.slot, digest: self.digest, epoch, keys }
+        let message = Reap::Propose { slot: self.slot, digest: self.digest, epoch, proposal, keys };
+        self.stage =
+            Stage::Proposed { message: message.clone(), is_sent: false, agreed: BTreeMap::new(), certified };
+        self.due = now + PATIENCE;
+        message
+    }
+
+    /// What is to be asked of the others, once: the driver's own agreement is durable, so that no crash makes it use the
+    /// number of this round for another one.
+    pub(super) fn take_proposal(&mut self, (round, proposal): (ReapEpoch, u64)) -> Option<Reap> {
+        let is_asked = self.is_asked(round, proposal);
+        let Stage::Proposed { message, is_sent, .. } = &mut self.stage else { return None };
+        let is_due = is_asked && !std::mem::replace(is_sent, true);
+        is_due.then(|| message.clone())
+    }
+
+    /// Whether an answer is to what is proposed now.
+    fn is_asked(&self, round: ReapEpoch, named: u64) -> bool {
+        matches!(
+            &self.stage,
+            Stage::Proposed { message: Reap::Propose { epoch, proposal, .. }, .. }
+                if (*epoch, *proposal) == (round, named)
+        )
     }
 
     /// An owner agreed, and held these.
     pub(super) fn on_agreed(
         &mut self,
         from: NodeId,
-        round: ReapEpoch,
+        (round, proposal): (ReapEpoch, u64),
         equal: &[bool],
         writing: Actor,
         now: Moment,
     ) -> Step {
-        let Stage::Proposed { epoch, agreed, certified } = &mut self.stage else { return Step::Wait };
-        if *epoch != round || !self.owners.contains(&from) || agreed.contains_key(&from) {
+        let is_asked = self.is_asked(round, proposal) && self.owners.contains(&from);
+        let Stage::Proposed { agreed, certified, .. } = &mut self.stage else { return Step::Wait };
+        if !is_asked || agreed.contains_key(&from) {
             return Step::Wait;
         }
         agreed.insert(from, writing);
@@ -235,7 +256,7 @@ impl Round {
         };
         let (removed, compacted) = (of_kind(Kind::Tombstone), of_kind(Kind::LongContext));
         if removed.is_empty() && compacted.is_empty() {
-            return Step::Failed(Block::Unequal);
+            return Step::Failed(ReapCause::Unequal);
         }
         self.is_unequal = removed.len() + compacted.len() < self.keys.len();
         let message = Reap::Commit {
@@ -254,9 +275,13 @@ impl Round {
     }
 
     /// An owner declined.
-    pub(super) fn on_declined(&mut self, from: NodeId, round: ReapEpoch, why: Obstacle) -> Step {
-        let Stage::Proposed { epoch, .. } = &self.stage else { return Step::Wait };
-        if *epoch != round {
+    pub(super) fn on_declined(
+        &mut self,
+        from: NodeId,
+        (round, proposal): (ReapEpoch, u64),
+        why: Obstacle,
+    ) -> Step {
+        if !self.is_asked(round, proposal) {
             return Step::Wait;
         }
         if let Obstacle::Raised(raised) = why {
@@ -269,7 +294,7 @@ impl Round {
                 return Step::Propose;
             }
         }
-        Step::Failed(Block::Declined(from, why))
+        Step::Failed(ReapCause::Declined(from, why))
     }
 
     /// An owner has the commit in its log.
@@ -284,7 +309,7 @@ impl Round {
     fn over(&self) -> Step {
         match self.ripe {
             _ if self.is_more => Step::Over(Some(Duration::ZERO)),
-            _ if self.is_unequal => Step::Failed(Block::Unequal),
+            _ if self.is_unequal => Step::Failed(ReapCause::Unequal),
             ripe => Step::Over(ripe),
         }
     }
@@ -292,10 +317,10 @@ impl Round {
     /// Its time has come.
     pub(super) fn on_deadline(&mut self, now: Moment) -> Step {
         match &mut self.stage {
-            Stage::Looking { .. } => Step::Failed(Block::Silent(self.owners[0])),
+            Stage::Looking { .. } => Step::Failed(ReapCause::Silent(self.owners[0])),
             Stage::Proposed { agreed, .. } => {
                 let silent = self.owners.iter().find(|node| !agreed.contains_key(node));
-                Step::Failed(silent.map_or(Block::Unequal, |node| Block::Silent(*node)))
+                Step::Failed(silent.map_or(ReapCause::Unequal, |node| ReapCause::Silent(*node)))
             }
             Stage::Committing { message, sent, .. } => {
                 if *sent >= RESENDS {

@@ -49,6 +49,7 @@ struct Owners {
     up: Peers,
     /// Messages under way: from, to, what.
     network: VecDeque<(usize, usize, Reap)>,
+    opens_at: Moment,
     ticket: u64,
 }
 
@@ -89,6 +90,7 @@ impl Owners {
             now: Moment(1_000_000),
             up: Peers((1..=3).map(NodeId).collect()),
             network: VecDeque::new(),
+            opens_at: Moment::default(),
             ticket: 0,
         }
     }
@@ -113,6 +115,7 @@ impl Owners {
             epochs: &mut owner.epochs,
             fellows: &self.up,
             writing: owner.writing,
+            opens_at: self.opens_at,
             obstacle: &|_| obstacle.clone(),
             out: &mut effects,
         };
@@ -374,16 +377,17 @@ fn an_agreement_is_told_only_when_it_is_durable_and_a_copy_of_the_question_chang
     let other = (driver + 1) % 3;
     let digest = owners.view.slot(slot).digest;
     let keys = vec![(key(), record.hash(&key()))];
-    let propose = Reap::Propose { slot, digest, epoch: ReapEpoch(3), keys };
+    let (epoch, proposal) = (ReapEpoch(3), 77);
+    let propose = Reap::Propose { slot, digest, epoch, proposal, keys };
     let from = NodeId(driver as u64 + 1);
     owners.with(other, |reaper, ground| reaper.handle(from, propose.clone(), ground));
     assert!(owners.network.is_empty());
     owners.with(other, |reaper, ground| reaper.handle(from, propose.clone(), ground));
-    let declined = Reap::Declined { slot, epoch: ReapEpoch(3), why: Obstacle::Raised(ReapEpoch(3)) };
+    let declined = Reap::Declined { slot, epoch, proposal, why: Obstacle::Raised(epoch) };
     assert_eq!(owners.network.pop_front(), Some((other, driver, declined)));
     owners.sync(other);
-    let agreed =
-        Reap::Agreed { slot, epoch: ReapEpoch(3), equal: vec![true], writing: Actor(901 + other as u64) };
+    let writing = Actor(901 + other as u64);
+    let agreed = Reap::Agreed { slot, epoch, proposal, equal: vec![true], writing };
     assert_eq!(owners.network.pop_front(), Some((other, driver, agreed)));
     // After a restart an older round is behind it.
     owners.owners[other].epochs = Epochs::parse(owners.owners[other].engine.meta()).unwrap();
@@ -401,6 +405,43 @@ fn an_agreement_is_told_only_when_it_is_durable_and_a_copy_of_the_question_chang
     };
     owners.with(other, |reaper, ground| reaper.handle(from, commit, ground));
     assert_eq!(owners.held(&key())[other], Some(record));
+}
+
+/// A driver that crashes must not use a number again which another owner has agreed to: what that one says of the forgotten
+/// proposal would pass for an answer to the new one, about other keys.
+#[test]
+fn nobody_else_hears_of_a_round_before_the_driver_cannot_forget_it_and_old_answers_do_not_count() {
+    let mut owners = Owners::new();
+    let slot = Slot::of_key(&key());
+    (0..3).for_each(|at| owners.store(at, &key(), &tombstone(BEGIN - 100_000)));
+    let driver = owners.driver(&key());
+    owners.with(driver, Reaper::tick);
+    assert!(owners.network.is_empty(), "its own epoch is not durable yet");
+    owners.sync(driver);
+    let sent: Vec<_> = owners.network.drain(..).collect();
+    let [(_, _, Reap::Propose { epoch, proposal, .. }), (_, _, Reap::Propose { .. })] = &sent[..] else {
+        panic!("{sent:?}")
+    };
+    for at in (0..3).filter(|at| *at != driver) {
+        let writing = Actor(901 + at as u64);
+        let old = Reap::Agreed { slot, epoch: *epoch, proposal: proposal ^ 1, equal: vec![true], writing };
+        owners.with(driver, |reaper, ground| reaper.handle(NodeId(at as u64 + 1), old, ground));
+    }
+    assert!(owners.network.is_empty(), "those were asked something else");
+    owners.network.extend(sent);
+    owners.settle(|_, _, _| true);
+    assert_eq!(owners.held(&key()), [None, None, None]);
+}
+
+#[test]
+fn a_round_begins_when_the_account_of_repairs_allows_it() {
+    let mut owners = Owners::new();
+    (0..3).for_each(|at| owners.store(at, &key(), &tombstone(BEGIN - 100_000)));
+    owners.opens_at = owners.now + LONG;
+    owners.pass(LONG - Duration::from_secs(1), |_, _, _| true);
+    assert_eq!(owners.held(&key()).iter().flatten().count(), 3);
+    owners.pass(LONG, |_, _, _| true);
+    assert_eq!(owners.held(&key()), [None, None, None]);
 }
 
 #[test]
