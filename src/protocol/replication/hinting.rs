@@ -107,13 +107,15 @@ impl Hinting {
     /// Asks again who has not answered, and somebody else where that node has gone too.
     pub(super) fn repeat(&mut self, holders: &Quorum, hint: &Hint<'_>, scope: &mut Scope<'_>) {
         let slot = Slot::of_key(hint.key);
-        for place in self.places.iter_mut().filter(|place| place.stage == Stage::Asked) {
+        let is_open = |place: &&mut Place| matches!(place.stage, Stage::Registering | Stage::Asked);
+        for place in self.places.iter_mut().filter(is_open) {
             if !scope.can_reach(place.holder) {
                 place.stage = Stage::Failed;
             } else if register::enter(slot, place.holder, hint.request, scope) {
+                place.stage = Stage::Asked;
                 send(place, hint, scope);
             } else {
-                // It was struck off since.
+                // It is not durable yet, or it was struck off since.
                 place.stage = Stage::Registering;
             }
         }
@@ -121,10 +123,10 @@ impl Hinting {
     }
 
     /// The time of the write is over: what is not known to be kept is left to an exchange.
-    pub(super) fn abandon(&self, hint: &Hint<'_>, scope: &mut Scope<'_>) {
+    pub(super) fn abandon(&self, key: &[u8], scope: &mut Scope<'_>) {
         let is_open = |place: &&Place| matches!(place.stage, Stage::Registering | Stage::Asked);
         for place in self.places.iter().filter(is_open) {
-            scope.miss(place.target, hint.key);
+            scope.miss(place.target, key);
         }
     }
 

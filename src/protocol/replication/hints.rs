@@ -144,7 +144,7 @@ impl Hints {
         replays.min(self.recount.next_deadline())
     }
 
-    /// The reap epoch under which the hints of a slot were read from owners' stores: the smallest, if there are several.
+    /// The reap epoch under which the hints of a slot were read from owners' stores: it is one for all of them.
     #[must_use]
     pub fn epoch(&self, slot: Slot) -> ReapEpoch {
         self.epochs.get(&slot).copied().unwrap_or_default()
@@ -221,21 +221,26 @@ impl Hints {
             || self.held.range((slot, Bytes::new())..).next().is_some_and(|((of, _), _)| *of == slot)
     }
 
+    /// Whether a hint of this epoch can be kept beside what is kept of the slot. With the smaller of two epochs the newer hint
+    /// would be refused as reaped by every owner, which have never seen it; with the larger one the older hint might bring
+    /// back what was reaped.
+    fn is_of_one_epoch(&self, slot: Slot, epoch: ReapEpoch) -> bool {
+        self.epoch(slot) == epoch || !self.may_hold_of(slot)
+    }
+
     /// Takes note of the epoch of a hint that is about to be kept. Gives back what is to be written down *before* the hint
     /// is: the log keeps the order.
-    fn lower_epoch(&mut self, slot: Slot, epoch: ReapEpoch) -> Option<(MetaKey, Option<Bytes>)> {
-        let known = self.epoch(slot);
-        let smallest = if self.may_hold_of(slot) { known.min(epoch) } else { epoch };
-        if smallest == known {
+    fn note_epoch(&mut self, slot: Slot, epoch: ReapEpoch) -> Option<(MetaKey, Option<Bytes>)> {
+        if self.epoch(slot) == epoch {
             return None;
         }
-        let is_written = smallest != ReapEpoch::default();
+        let is_written = epoch != ReapEpoch::default();
         if is_written {
-            self.epochs.insert(slot, smallest);
+            self.epochs.insert(slot, epoch);
         } else {
             self.epochs.remove(&slot);
         }
-        Some((MetaKey::HintEpoch(slot), is_written.then(|| codec::encode(&smallest).into())))
+        Some((MetaKey::HintEpoch(slot), is_written.then(|| codec::encode(&epoch).into())))
     }
 }
 
@@ -260,10 +265,10 @@ pub fn on_hint(from: NodeId, request: RequestId, hint: Kept, scope: &mut Scope<'
     let reason = if slot.digest != digest || slot.is_owner(scope.own) {
         let entries = slot.read_set().iter().filter_map(|node| scope.peers.entry(*node)).collect();
         PeerRefusal::OtherRing(entries)
-    } else if scope.is_disk_behind() {
+    } else if scope.is_disk_behind() || !scope.hints.is_of_one_epoch(place.0, stamped.epoch) {
         PeerRefusal::Overloaded
     } else if scope.hints.has_room(&place, target, bytes, scope.hint_config) {
-        if let Some(entry) = scope.hints.lower_epoch(place.0, stamped.epoch) {
+        if let Some(entry) = scope.hints.note_epoch(place.0, stamped.epoch) {
             let entries = vec![entry];
             scope.desk.ask(Errand::HintEpoch, |ticket| DiskRequest::Meta { ticket, entries }, scope.out);
         }

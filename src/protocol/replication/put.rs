@@ -215,6 +215,11 @@ impl Put {
         act: impl FnOnce(&mut Hinting, &Quorum, &Hint<'_>, &mut Scope<'_>),
     ) {
         let State::Replicating { record, epoch, holders, .. } = &self.state else { return };
+        if *epoch < scope.stamp(Slot::of_key(&self.write.key)) {
+            // The node has agreed to a round of reaping since it read the record. A hint of what was read before would be
+            // refused as reaped; the own store is not older than the round.
+            return scope.read_own(self.request, &self.write.key);
+        }
         let hint = Hint { request: self.request, key: &self.write.key, record, epoch: *epoch };
         act(&mut self.hinting, holders, &hint, scope);
     }
@@ -274,7 +279,7 @@ impl Put {
         }
         if self.is_answered {
             // What is left of it are hints, and those are refused under another digest: an exchange sees to it.
-            self.hint(scope, |hinting, _, hint, scope| hinting.abandon(hint, scope));
+            self.hinting.abandon(&self.write.key, scope);
             return Progress::Done;
         }
         match &mut self.state {
@@ -305,7 +310,7 @@ impl Put {
     fn on_deadline(&mut self, scope: &mut Scope<'_>) -> Progress {
         let now = scope.now.monotonic;
         if now >= self.deadline {
-            self.hint(scope, |hinting, _, hint, scope| hinting.abandon(hint, scope));
+            self.hinting.abandon(&self.write.key, scope);
             if self.is_answered {
                 return Progress::Done;
             }
@@ -458,6 +463,7 @@ impl Operation for Put {
                 {
                     (*record, *epoch) = (newer, reply.raised);
                     self.fan_out(scope);
+                    self.hint(scope, Hinting::repeat);
                 }
                 Progress::Pending
             }

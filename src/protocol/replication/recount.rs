@@ -140,16 +140,24 @@ fn on_found(slot: Slot, mut keys: Vec<Bytes>, found: Vec<(Bytes, Stored)>, scope
     if !keys.is_empty() {
         scope.hints.recount.todo.push_front(Step::Read(slot, keys));
     }
+    let mut doubted = Vec::new();
     for (key, stored) in found {
         let place = (slot, key);
-        // What has come or was brought to its owners since the start is known already. A damaged record can be brought to
-        // nobody.
-        if let Stored::Present(record) = stored
-            && !scope.hints.held.contains_key(&place)
-            && !scope.view.slot(slot).is_owner(scope.own)
-        {
-            scope.hints.keep(place, None, record.encoded_len());
+        match stored {
+            // What has come or was brought to its owners since the start is known already.
+            Stored::Present(record)
+                if !scope.hints.held.contains_key(&place) && !scope.view.slot(slot).is_owner(scope.own) =>
+            {
+                scope.hints.keep(place, None, record.encoded_len());
+            }
+            Stored::Lost => doubted.push(place.1),
+            Stored::Present(_) | Stored::Absent => {}
         }
+    }
+    // The own disk doubts the slot. When it has dropped what it cannot read, the rest can be looked at.
+    if !doubted.is_empty() {
+        scope.hints.recount.todo.push_back(Step::Read(slot, doubted));
+        scope.hints.recount.due = scope.now.monotonic + TRUST_AFTER;
     }
 }
 

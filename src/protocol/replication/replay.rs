@@ -78,9 +78,16 @@ fn look_at(place: &Place, scope: &mut Scope<'_>) -> bool {
     }
     let Some(held) = scope.hints.held.get_mut(place) else { return false };
     if held.digest != Some(slot.digest) {
+        // Whoever has acknowledged it may have lost it since, and what is still under way was said under the old digest.
         held.digest = Some(slot.digest);
         held.acked.clear();
+        if let Stage::Sent { request, .. } = held.stage {
+            held.stage = Stage::Resting;
+            held.again_at = now;
+            scope.hints.replays.remove(&request);
+        }
     }
+    let Some(held) = scope.hints.held.get_mut(place) else { return false };
     if held.again_at > now || matches!(held.stage, Stage::Reading | Stage::Dropping) {
         return false;
     }
@@ -104,9 +111,17 @@ pub fn on_read(key: Bytes, stored: Stored, scope: &mut Scope<'_>) {
     let place = (Slot::of_key(&key), key);
     let record = match stored {
         Stored::Present(record) => record,
-        // A damaged hint cannot be brought to anybody; the owners repair each other.
-        Stored::Absent | Stored::Lost => {
+        Stored::Absent => {
             scope.hints.forget(&place);
+            return;
+        }
+        // The own disk doubts the whole slot. When it has dropped what it cannot read, this one is there again or absent.
+        Stored::Lost => {
+            let again_at = scope.now.monotonic + RESEND_AFTER * (1 << DOUBLED_MAX);
+            if let Some(held) = scope.hints.held.get_mut(&place).filter(|held| held.stage == Stage::Reading) {
+                held.stage = Stage::Resting;
+                held.again_at = again_at;
+            }
             return;
         }
     };

@@ -446,7 +446,7 @@ fn a_hint_that_is_on_its_way_to_the_disk_is_not_denied() {
 }
 
 #[test]
-fn the_smallest_epoch_is_written_down_before_the_hint_and_goes_with_every_replay() {
+fn the_epoch_is_written_down_before_the_hint_and_goes_with_every_replay_and_is_one_for_all_of_a_slot() {
     let slot = Slot::of_key(&key());
     let mut story = stand_in();
     story.peers.gone = vec![B, STRANGER];
@@ -463,16 +463,69 @@ fn the_smallest_epoch_is_written_down_before_the_hint_and_goes_with_every_replay
         };
         out.iter().filter_map(epoch).collect()
     };
-    for (request, epoch, smallest) in [(3, 5, 5), (4, 7, 5), (5, 2, 2)] {
-        story.hear(B, of_epoch(&story, request, epoch));
+    for (request, epoch, is_kept) in [(3, 5, true), (4, 7, false), (5, 2, false), (6, 5, true)] {
+        let hint = of_epoch(&story, request, epoch);
+        let refused = PeerMessage::Refused { request: RequestId(request), reason: PeerRefusal::Overloaded };
+        let expected = if is_kept { vec![] } else { vec![send(B, refused)] };
+        assert_eq!(story.hear(B, hint), expected, "{request}");
         let is_meta = |request: Option<&DiskRequest>| matches!(request, Some(DiskRequest::Meta { .. }));
-        assert_eq!(is_meta(story.waiting.front()), epoch == smallest, "the log keeps the order");
+        assert_eq!(is_meta(story.waiting.front()), request == 3, "the log keeps the order");
         story.execute();
         story.look_at_hints(LOOK);
-        assert_eq!(epochs_sent(story.execute()), [smallest]);
+        assert_eq!(epochs_sent(story.execute()), if is_kept { vec![5] } else { vec![] });
     }
+    // Until it is known again what is kept, nothing of another epoch can be.
     story.restart_hints();
-    assert_eq!(story.hints.epoch(slot), ReapEpoch(2));
+    assert_eq!(story.hints.epoch(slot), ReapEpoch(5));
+    assert_eq!(story.hear(B, of_epoch(&story, 7, 6)).len(), 1);
+    assert_eq!(story.hear(B, of_epoch(&story, 8, 5)), []);
+}
+
+#[test]
+fn a_hint_that_the_own_disk_doubts_is_neither_sent_nor_forgotten() {
+    let mut story = stand_in();
+    story.hear(B, hint(&story, 3, &written(7, Some("v1"))));
+    story.execute();
+    story.lost.push(key());
+    assert_eq!(look(&mut story, LOOK), []);
+    assert_eq!(story.hints.len(), 1);
+    story.lost.clear();
+    assert_eq!(look(&mut story, Duration::from_secs(31)), []);
+    assert_ne!(look(&mut story, Duration::from_secs(2)), []);
+    // A look at what former lives have left meets the doubt as well.
+    story.lost.push(key());
+    story.restart_hints();
+    for _ in 0..40 {
+        story.look_at_hints(Duration::from_secs(1));
+        story.execute();
+    }
+    assert!(story.hints.is_empty() && !story.hints.is_counted());
+    story.lost.clear();
+    for _ in 0..4 {
+        story.look_at_hints(Duration::from_secs(1));
+        story.execute();
+    }
+    assert!(story.hints.len() == 1 && story.hints.is_counted());
+}
+
+#[test]
+fn what_was_acknowledged_under_another_digest_does_not_count() {
+    let mut story = stand_in();
+    story.peers.gone = vec![];
+    story.hear(B, hint(&story, 3, &written(7, Some("v1"))));
+    story.execute();
+    let owners = story.view.slot(Slot::of_key(&key())).read_set().to_vec();
+    let request = look(&mut story, LOOK)[0].1;
+    // One of the owners has lost its disk since; the others' members are as they were.
+    let members: Vec<NodeId> = story.view.ring().members().iter().map(|member| member.node).collect();
+    story.change_ring(&members);
+    story.look_at_hints(LOOK);
+    owners.iter().for_each(|owner| acknowledge(&mut story, *owner, request));
+    assert!(!story.waiting.iter().any(|request| matches!(request, DiskRequest::Remove { .. })));
+    let again = replays(&story.execute());
+    assert_eq!(again.len(), owners.len(), "all of them are asked again");
+    owners.iter().for_each(|owner| acknowledge(&mut story, *owner, again[0].1));
+    assert!(story.waiting.iter().any(|request| matches!(request, DiskRequest::Remove { .. })));
 }
 
 #[test]

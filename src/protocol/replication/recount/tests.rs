@@ -84,10 +84,17 @@ fn a_slot_that_is_not_trusted_is_asked_about_until_it_is() {
 }
 
 #[test]
-fn a_damaged_hint_is_passed_over() {
+fn what_the_own_disk_doubts_is_looked_at_again_when_it_has_dropped_what_it_cannot_read() {
     let mut story = restarted();
     story.lost.push(key());
-    story.look_at_hints(Duration::ZERO);
+    for _ in 0..3 {
+        story.look_at_hints(Duration::from_secs(1));
+        story.execute();
+        assert_eq!((story.hints.len(), story.hints.is_counted()), (0, false));
+    }
+    story.lost.clear();
+    story.disk.remove(&key());
+    story.look_at_hints(Duration::from_secs(1));
     story.execute();
     assert_eq!((story.hints.len(), story.hints.is_counted()), (0, true));
 }
