@@ -54,7 +54,7 @@ impl Incarnation {
     /// The generation after this one.
     #[must_use]
     pub fn next(self) -> Self {
-        Incarnation(self.0 + 1)
+        Incarnation(self.0.saturating_add(1))
     }
 }
 

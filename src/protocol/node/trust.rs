@@ -33,6 +33,8 @@ pub(super) struct Losses {
     story: Option<Story>,
     /// Whether it was taken note, in this life, that nobody knows who keeps hints.
     are_holders_suspected: bool,
+    /// Slots that the disk has mended, and of which that is not durable yet.
+    mending: SlotSet,
     /// Records that could not be read and were dropped, since the start of the node.
     pub(super) dropped: u64,
     /// Slots that were doubted, since the start of the node.
@@ -60,6 +62,7 @@ impl Losses {
             is_saving: false,
             story: None,
             are_holders_suspected: false,
+            mending: SlotSet::new(),
             dropped: 0,
             doubted: 0,
             refilled: 0,
@@ -76,7 +79,15 @@ impl Node {
 
     /// The disk cannot stand for some slots any more.
     pub(super) fn on_doubted(&mut self, now: Now, slots: &[Slot], why: DoubtReason, out: &mut Vec<Output>) {
-        let new = slots.iter().filter(|slot| self.losses.trust.doubt(**slot)).count();
+        let Losses { trust, mending, .. } = &mut self.losses;
+        let mut doubt = |slot: Slot| {
+            let is_again = mending.remove(slot);
+            if is_again {
+                trust.doubt_again(slot);
+            }
+            trust.doubt(slot) || is_again
+        };
+        let new = slots.iter().filter(|slot| doubt(**slot)).count();
         if new == 0 {
             return;
         }
@@ -188,13 +199,16 @@ impl Node {
     ) {
         self.losses.dropped += dropped;
         if let Some(Errand::Mend(slot)) = self.desk.fetch_errand(ticket) {
+            self.losses.mending.insert(slot);
             self.wait(now, lsn, Vigil::Mended(slot), out);
         }
     }
 
     /// And that is durable.
     pub(super) fn on_mended_durably(&mut self, now: Now, slot: Slot, out: &mut Vec<Output>) {
-        self.losses.trust.mended(slot);
+        if self.losses.mending.remove(slot) {
+            self.losses.trust.mended(slot);
+        }
         self.accept_loss();
         #[cfg(test)]
         if planted::is(Planted::VoteBeforeTheRefill) {

@@ -137,6 +137,13 @@ impl Trust {
         true
     }
 
+    /// The disk doubts a slot that it had mended, before the mending was durable.
+    pub fn doubt_again(&mut self, slot: Slot) {
+        self.state.voteless.insert(slot);
+        self.unsaid.insert(slot);
+        self.is_unsaved = true;
+    }
+
     /// Whether the generation has to be raised.
     #[must_use]
     pub fn is_unsaid(&self) -> bool {
