@@ -91,9 +91,9 @@ pub struct History {
     /// Whether operations have exactly one effect however often they are attempted: not while the clocks of the nodes disagree by
     /// more than the lifetime of an operation id, which is how long nodes remember them.
     pub retries_are_exact: bool,
-    /// When a machine lost its disk the last time, if any did. Of what was done before then only what a majority
-    /// acknowledged, or an atomic read showed, is owed: the rest may have been on that disk alone.
-    pub disk_lost_at: Option<Moment>,
+    /// When which machine lost its disk. Of what was done before then only what a majority acknowledged, or an atomic read
+    /// showed, is owed without exception: the rest may have been on that disk alone.
+    pub lost_disks: Vec<(Moment, usize)>,
     /// How many hints each node still kept when all was over and they had had their time; only the nodes that told.
     pub hints: Vec<(String, u64)>,
     /// For keys that were read from all owners at the end, after healing: what remained.
@@ -322,20 +322,25 @@ impl History {
         of_key.is_none_or(|reaped| reaped.is_some_and(|dots| dots.contains(&dot)))
     }
 
-    /// What is owed of this history: with lost disks, a write that fewer than a majority acknowledged is one that may
-    /// have happened or not.
+    /// How many machines lost their disk then or later.
+    fn disks_lost_since(&self, since: Moment) -> usize {
+        let lost = self.lost_disks.iter().filter(|(at, _)| *at >= since);
+        lost.map(|(_, machine)| machine).collect::<BTreeSet<_>>().len()
+    }
+
+    /// What is owed of this history: a write that fewer than a majority of owners acknowledged may have happened or not if
+    /// as many machines have lost their disks since as had it.
     #[must_use]
     pub fn owed(&self) -> History {
         let mut owed = self.clone();
-        if let Some(lost_at) = self.disk_lost_at {
-            let majority = Level::Majority.of(self.owners);
-            for operation in owed.operations.iter_mut().filter(|operation| operation.invoked <= lost_at) {
-                if let (Action::Write { w, sloppy, .. }, Ending::Committed(_)) =
-                    (&operation.action, &operation.ending)
-                    && (*sloppy || w.of(self.owners) < majority)
-                {
-                    operation.ending = Ending::Unknown;
-                }
+        let majority = Level::Majority.of(self.owners);
+        for operation in owed.operations.iter_mut() {
+            if let (Action::Write { w, sloppy, .. }, Ending::Committed(_)) =
+                (&operation.action, &operation.ending)
+                && (*sloppy || w.of(self.owners) < majority)
+                && self.disks_lost_since(operation.invoked) >= w.of(self.owners)
+            {
+                operation.ending = Ending::Unknown;
             }
         }
         owed
@@ -344,9 +349,7 @@ impl History {
     /// Whether what this read showed of a write has happened for good, given whether the write was committed.
     #[must_use]
     pub fn shows_for_good(&self, read: &Operation, is_committed: bool) -> bool {
-        self.disk_lost_at.is_none_or(|lost_at| read.invoked > lost_at)
-            || is_committed
-            || read.as_atomic().is_some()
+        self.disks_lost_since(read.invoked) == 0 || is_committed || read.as_atomic().is_some()
     }
 
     /// So many owners acknowledged a write: if they are as many as it asked for, no hint stood in for any.

@@ -437,7 +437,10 @@ impl Witness {
         if Rc::ptr_eq(&before, &after) {
             return;
         }
-        if let Some(evidence) = self.books[key].judge(&before, &after) {
+        let slot = self.names.get(key).map(|name| Slot::of_key(name));
+        let is_owner = slot.is_some_and(|slot| self.hosts[host].reaping.contains(&slot));
+        let is_back = || self.books[key].judge_return(&before, &after).filter(|_| is_owner);
+        if let Some(evidence) = self.books[key].judge(&before, &after).or_else(is_back) {
             self.report_of(Invariant::HonestContexts, host, key, (since, now), &evidence);
         }
         if let Some(evidence) = self.caps[host].judge_record(found.record) {

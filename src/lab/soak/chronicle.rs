@@ -264,7 +264,7 @@ impl Chronicle {
             hints: Vec::new(),
             owners: self.owners,
             // The nodes of one machine have one clock.
-            disk_lost_at: None,
+            lost_disks: Vec::new(),
             retries_are_exact: true,
             reaped: None,
             remains: remains.into_iter().map(moved).collect(),

@@ -353,7 +353,7 @@ mod tests {
             hints: Vec::new(),
             owners: 3,
             operations: (0..).zip(told).map(operation).collect(),
-            disk_lost_at: None,
+            lost_disks: Vec::new(),
             retries_are_exact: true,
             reaped: None,
             remains: BTreeMap::from([(Bytes::from_static(b"k1"), Remains { read: 4, owners })]),

@@ -126,13 +126,13 @@ mod tests {
     fn with_lost_disks_committed_writes_and_atomic_reads_are_owed_and_nothing_else() {
         let mut story = Story::new(3);
         story.unknown_put(1, &[], 0..10).read_of(Level::One, &[1], 20..30).remains(&[]);
-        story.history.disk_lost_at = Some(Moment(35));
+        story.history.lost_disks = vec![(Moment(35), 0)];
         assert_eq!(judge(&story.history), []);
-        story.history.disk_lost_at = Some(Moment(15));
+        story.history.lost_disks = vec![(Moment(15), 0)];
         assert_eq!(judge(&story.history).len(), 1, "no disk was lost since");
         let mut story = Story::new(3);
         story.put(1, &[], 0..10).read_of(Level::One, &[1], 20..30).remains(&[]);
-        story.history.disk_lost_at = Some(Moment(35));
+        story.history.lost_disks = vec![(Moment(35), 0)];
         assert_eq!(judge(&story.history).len(), 1);
     }
 

@@ -166,12 +166,12 @@ mod tests {
         story.remains(&[1]).held(&[&[1]]);
         assert!(told(&story).contains("a false sibling"), "{}", told(&story));
         for (lost_at, is_in_order) in [(35, false), (60, true)] {
-            story.history.disk_lost_at = Some(Moment(lost_at));
+            story.history.lost_disks = vec![(Moment(lost_at), 0)];
             assert_eq!(told(&story).is_empty(), is_in_order, "{lost_at}: {}", told(&story));
         }
         let mut story = Story::new(3);
         story.put(1, &[], 0..10).unknown_put(2, &[1], 20..30).atomic_read(&[2], 40..50).remains(&[1]);
-        story.history.disk_lost_at = Some(Moment(60));
+        story.history.lost_disks = vec![(Moment(60), 0)];
         assert!(told(story.held(&[&[1]])).contains("a false sibling"), "a majority had it");
     }
 

@@ -27,6 +27,8 @@ pub struct Book {
     attempts: BTreeMap<OperationId, Vec<Dot>>,
     /// The dead that a certified round of reaping has allowed everybody to forget.
     forgotten: BTreeSet<Dot>,
+    /// Those of them of which that is certain.
+    certified: BTreeSet<Dot>,
 }
 
 /// One write that was executed.
@@ -94,8 +96,10 @@ impl Book {
             self.forgotten.extend(self.births.keys());
             return None;
         };
-        let dead = self.births.keys().filter(|dot| holding.context.covers(**dot));
-        self.forgotten.extend(dead.copied().collect::<Vec<_>>());
+        let dead: Vec<Dot> =
+            self.births.keys().filter(|dot| holding.context.covers(**dot)).copied().collect();
+        self.certified.extend(&dead);
+        self.forgotten.extend(dead);
         let is_value = |dot: &&Dot| self.births.get(dot).is_some_and(|birth| birth.value.is_some());
         let value = holding.dots.iter().find(is_value)?;
         Some(format!("a round of reaping removed {}, which was never deleted", self.name(*value)))
@@ -103,14 +107,28 @@ impl Book {
 
     /// The same for a round that shortens a context: only the dead are forgotten.
     pub fn compacted(&mut self, holding: &Holding) {
-        let dead = self.births.keys().filter(|dot| holding.context.covers(**dot) && !holding.holds(**dot));
-        self.forgotten.extend(dead.copied().collect::<Vec<_>>());
+        let is_dead = |dot: &&Dot| holding.context.covers(**dot) && !holding.holds(**dot);
+        let dead: Vec<Dot> = self.births.keys().filter(is_dead).copied().collect();
+        self.certified.extend(&dead);
+        self.forgotten.extend(dead);
     }
 
     /// What rounds of reaping have forgotten.
     #[must_use]
     pub fn forgotten(&self) -> &BTreeSet<Dot> {
         &self.forgotten
+    }
+
+    /// Judges an owner that has gone through the rounds of its slot and now holds `after`: what all owners have forgotten
+    /// together must not come back to any of them, from nowhere. Gives back what is wrong with it.
+    #[must_use]
+    pub fn judge_return(&self, before: &Holding, after: &Holding) -> Option<String> {
+        let is_back = |dot: &&Dot| {
+            let is_value = self.births.get(*dot).is_some_and(|birth| birth.value.is_some());
+            is_value && !before.holds(**dot) && self.certified.contains(dot)
+        };
+        let back = after.dots.iter().find(is_back)?;
+        Some(format!("it holds {}, which a round of reaping has made everybody forget", self.name(*back)))
     }
 
     /// Whether somebody who holds `held` lacks anything of `wanted` that rounds of reaping have not forgotten.

@@ -144,13 +144,14 @@ impl<'a> Writes<'a> {
         let Some(swept) = self.get(id) else { return false };
         let possible = |delete: &&WriteOf<'a>| delete.is_possible() && delete.operation.invoked < until;
         self.sweeping.iter().filter_map(|delete| self.get(*delete)).filter(possible).any(|delete| {
-            // One that was not answered may still be under way; and while clocks disagree, or when it comes so late that
-            // records have forgotten the first, another attempt of one that was.
+            // One that was not answered may still be under way, and so may another attempt of one that was, when it comes
+            // so late that records have forgotten the first: but no longer than an operation lives, unless clocks disagree.
             let is_over = delete.operation.attempts < 2 || self.is_remembered(delete.id, until);
-            let ended = if delete.is_committed() && self.retries_are_exact && is_over {
-                delete.operation.ended
-            } else {
-                Moment::NEVER
+            let ended = match delete.operation.ended {
+                _ if !self.retries_are_exact => Moment::NEVER,
+                ended if delete.is_committed() && is_over => ended,
+                Moment::NEVER => Moment::NEVER,
+                ended => ended + OPERATION_LIFETIME + CLOCKS_DIFFER_MAX,
             };
             swept.operation.invoked < ended
         })

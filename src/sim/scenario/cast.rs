@@ -67,13 +67,16 @@ impl Cast {
             keys.insert(word.to_owned(), key);
         }
         let jumps = |step: &super::script::Step| matches!(step.deed, super::script::Deed::Clock(..));
-        let wipes = |step: &super::script::Step| {
-            matches!(step.deed, super::script::Deed::Command(super::command::Command::Wipe(_)))
-        };
+        let wiped = scenario.steps.iter().filter_map(|step| match &step.deed {
+            super::script::Deed::Command(super::command::Command::Wipe(names)) => Some(names),
+            _ => None,
+        });
+        let wiped: BTreeSet<&String> = wiped.flatten().collect();
         let history = History {
             owners: scenario.owners(),
             retries_are_exact: !scenario.steps.iter().any(jumps),
-            disk_lost_at: scenario.steps.iter().any(wipes).then_some(Moment::NEVER),
+            // When is not known before it is played.
+            lost_disks: (0..wiped.len()).map(|machine| (Moment::NEVER, machine)).collect(),
             ..History::default()
         };
         let (clients, values, asked) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());

@@ -80,7 +80,7 @@ impl World {
         self.starts.lost(index);
         self.trace.disk_closed(index);
         self.counts.disks_lost += 1;
-        self.workload.history.disk_lost_at = Some(self.now);
+        self.workload.history.lost_disks.push((self.now, index));
     }
 
     /// What the others know of a member, if enough of them can be asked.
