@@ -185,6 +185,11 @@ impl Node {
     /// And that is durable.
     pub(super) fn on_mended_durably(&mut self, now: Now, slot: Slot, out: &mut Vec<Output>) {
         self.losses.trust.mended(slot);
+        // What was lost may have been a hint: in a slot of others there is nothing to refill.
+        if let Some(view) = &self.view {
+            let own = self.id();
+            self.losses.trust.release(|slot| view.slot(slot).is_owner(own));
+        }
         self.accept_loss();
         #[cfg(test)]
         if planted::is(Planted::VoteBeforeTheRefill) {
