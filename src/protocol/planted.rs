@@ -42,9 +42,13 @@ pub(crate) enum Planted {
     HintTriedOnce,
     /// No bug of the bank: a node panics, which every run has to survive.
     Panics,
-    /// Waits for the recovery of nodes that lost their disk.
     LogCutInTheMiddle,
     VotelessAnswers,
+    LateAccepted,
+    LateMeetsRecreated,
+    HintsAreNoObstacle,
+    FeedMerges,
+    ActorKept,
     VoteBeforeTheRefill,
 }
 

@@ -17,8 +17,12 @@ use crate::protocol::ring::slot::Slot;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::doubts::Doubts;
 use crate::protocol::storage::engine::Engine;
+#[cfg(test)]
+use crate::protocol::storage::engine::Feed;
 use crate::protocol::storage::log::{Group, LogId, Scan, Scanner, SegmentName};
 use crate::protocol::storage::op::{DiskReply, DiskRequest, DoubtReason, Lsn, MetaKey, Stored, Ticket};
+#[cfg(test)]
+use crate::protocol::storage::store::StoredValue;
 use crate::protocol::storage::store::{MemoryStore, Replacement, Store, sums_of};
 
 /// A new segment is begun at this size. Small, so that checkpoints and recoveries meet several of them.
@@ -43,6 +47,8 @@ pub(super) struct Disk {
     is_rotten: bool,
     #[cfg(test)]
     sums: spoiled::Sums,
+    /// Syncs in a thousand after which the store is fed.
+    pub(super) feed_per_mille: u32,
     /// There is no room for anything new.
     pub(super) is_full: bool,
 }
@@ -83,8 +89,8 @@ pub(super) enum Fate {
 }
 
 impl Disk {
-    /// An empty disk.
-    pub(super) fn new(rng: &mut Rng) -> Disk {
+    /// An empty disk, whose store is fed after so many syncs in a thousand.
+    pub(super) fn new(feed_per_mille: u32, rng: &mut Rng) -> Disk {
         Disk {
             log: LogId(rng.bits()),
             segments: Vec::new(),
@@ -97,6 +103,7 @@ impl Disk {
             is_rotten: false,
             #[cfg(test)]
             sums: spoiled::Sums::default(),
+            feed_per_mille,
             is_full: false,
         }
     }
@@ -104,7 +111,11 @@ impl Disk {
     /// Opens the directory as a starting node does, by the engine's own recovery. Returns the state that is not per
     /// key. An error is a bug of the storage: this disk never loses what it called durable.
     pub(super) fn open(&mut self) -> Result<BTreeMap<MetaKey, Bytes>, String> {
-        let scan = self.scan()?;
+        let scan = self.scan();
+        // A bug to be found: what is bad is cut, and all that follows it.
+        #[cfg(test)]
+        let scan = if planted::is(Planted::LogCutInTheMiddle) { Ok(self.cut()) } else { scan };
+        let scan = scan?;
         let end = scan.end;
         let store = match &mut self.content {
             Content::Closed(store) => std::mem::take(store),
@@ -138,8 +149,10 @@ impl Disk {
         let mut replies = Vec::with_capacity(self.queue.len());
         engine.refuse(self.is_full.then_some(Refusal::DiskFull));
         for request in self.queue.drain(..) {
+            self.doubts.verify(&request, engine).map_err(|error| error.to_string())?;
             if let Some(reply) = self.doubts.answer(&request) {
                 replies.push(reply);
+                self.doubts.tell(&mut replies);
                 continue;
             }
             let asked = match &request {
@@ -183,34 +196,34 @@ impl Disk {
         Ok(replies)
     }
 
-    /// What lies in the store and would survive a crash as it is.
-    pub(super) fn durable_records(&mut self) -> Vec<(Slot, Bytes, Record)> {
+    /// The keys of what lies in the store.
+    pub(super) fn keys_in_store(&self) -> Vec<(Slot, Bytes)> {
         let Content::Open(engine) = &self.content else { return Vec::new() };
         let (first, last) = all_slots();
         let mut held = Vec::new();
         let visit = &mut |slot, key: &[u8], _: &_| held.push((slot, Bytes::copy_from_slice(key)));
-        if engine.store().scan(first, last, visit).is_err() {
-            return Vec::new();
-        }
-        let durable = held.into_iter().filter_map(|(slot, key)| {
-            let record = self.holds_durably(slot, &key)?;
-            Some((slot, key, record))
-        });
-        durable.collect()
+        // A store in memory does not fail.
+        let _ = engine.store().scan(first, last, visit);
+        held
     }
 
-    /// A fault: a bit of a record in the store flips, or the store loses it without a trace.
-    pub(super) fn rot(&mut self, slot: Slot, key: &Bytes, rng: &mut Rng) {
+    /// A fault: a bit of a record in the store flips.
+    pub(super) fn damage(&mut self, slot: Slot, key: &Bytes) {
+        let Content::Open(engine) = &mut self.content else { return };
+        self.is_rotten = engine.store_mut().damage(slot, key);
+    }
+
+    /// A fault: the store was opened without one of its records, and does not say so. Only at a start, before anything is
+    /// asked: a store that runs reports what it cannot read.
+    pub(super) fn lose(&mut self, slot: Slot, key: &Bytes) {
         let Content::Open(engine) = &mut self.content else { return };
         let store = engine.store_mut();
-        if rng.chance(500) {
-            store.damage(slot, key);
-        } else if let Ok(through) = store.through() {
+        if let Ok(through) = store.through() {
             let gone = Replacement { slot, key: key.clone(), value: None };
             // A store in memory does not fail.
             let _ = store.replace(&[gone], through);
+            self.is_rotten = true;
         }
-        self.is_rotten = true;
     }
 
     /// Whether something in the store is not what it was, or was, and its slot is not mended yet.
@@ -267,14 +280,18 @@ impl Disk {
             self.segments.drain(..needed.unwrap_or(last).min(last));
         }
         // The feeder lags behind by a random amount.
-        if rng.chance(300)
+        if rng.chance(self.feed_per_mille)
             && let Some(feed) = engine.take_feed(rng.between(1, 200) as usize)
         {
+            #[cfg(test)]
+            let feed = spoiled::merged(feed, engine.store());
             engine.store_mut().replace(&feed.batch, feed.through).map_err(|error| error.to_string())?;
             engine.fed(feed);
         }
-        if self.checkpoint.is_none() && self.segments.len() > 2 {
-            let low_water = engine.fed_through();
+        let low_water = engine.fed_through();
+        // One that frees no segment is of no use.
+        let is_due = self.segments.len() > 2 && self.segments[0].through <= low_water;
+        if self.checkpoint.is_none() && is_due {
             let store = engine.store_mut();
             store
                 .replace(&[], low_water)
@@ -390,6 +407,7 @@ impl Disk {
             is_rotten: self.is_rotten,
             #[cfg(test)]
             sums: spoiled::Sums::default(),
+            feed_per_mille: self.feed_per_mille,
             is_full: false,
         }
     }
@@ -430,17 +448,26 @@ impl Disk {
     fn scan(&self) -> Result<Scan, String> {
         let mut scanner = Scanner::new(self.log);
         for segment in &self.segments {
-            #[cfg(test)]
-            let before = scanner.clone();
-            match scanner.segment(segment.generation, &segment.bytes) {
-                Ok(_) => {}
-                // A bug to be found: what is bad is cut, and all that follows it.
-                #[cfg(test)]
-                Err(_) if planted::is(Planted::LogCutInTheMiddle) => return Ok(before.finish()),
-                Err(error) => return Err(error.to_string()),
-            }
+            scanner.segment(segment.generation, &segment.bytes).map_err(|error| error.to_string())?;
         }
         Ok(scanner.finish())
+    }
+
+    /// The log up to the first segment that is damaged; that one and all behind it are gone.
+    #[cfg(test)]
+    fn cut(&mut self) -> Scan {
+        let mut scanner = Scanner::new(self.log);
+        let sound = self.segments.iter().take_while(|segment| {
+            let mut further = scanner.clone();
+            let is_sound = further.segment(segment.generation, &segment.bytes).is_ok();
+            if is_sound {
+                scanner = further;
+            }
+            is_sound
+        });
+        let sound = sound.count();
+        self.segments.truncate(sound);
+        scanner.finish()
     }
 
     fn roll(&mut self, through: Lsn) {
@@ -464,11 +491,24 @@ fn all_slots() -> (Slot, Slot) {
     (Slot::of_hash(0), Slot::of_hash(u64::MAX))
 }
 
-/// Sums that outlive a crash.
+/// A disk that does what it should not.
 #[cfg(test)]
 mod spoiled {
-    use super::{Engine, MemoryStore};
+    use super::{Engine, Feed, MemoryStore, Planted, Store, StoredValue, planted};
     use crate::protocol::storage::sums;
+
+    /// A bug to be found: what is fed is merged with what the store holds, and does not replace it.
+    pub(super) fn merged(mut feed: Feed, store: &MemoryStore) -> Feed {
+        for new in feed.batch.iter_mut().filter(|_| planted::is(Planted::FeedMerges)) {
+            let open = |value: Option<&StoredValue>| value.and_then(|value| value.open(&new.key).ok());
+            let held = store.get(new.slot, &new.key).ok().flatten();
+            if let (Some(held), Some(mut record)) = (open(held.as_ref()), open(new.value.as_ref())) {
+                record.merge(&held);
+                new.value = Some(StoredValue::seal(&new.key, &record));
+            }
+        }
+        feed
+    }
 
     #[derive(Debug, Default)]
     pub(super) struct Sums {

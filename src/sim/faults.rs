@@ -16,6 +16,9 @@ use crate::protocol::rng::Rng;
 pub use kind::{KINDS, Kind, WAITING};
 pub(super) use shapes::both_ways;
 
+/// Syncs in a thousand after which the store is fed where nothing else is drawn.
+const FEED_PER_MILLE: u32 = 300;
+
 /// What may go wrong in one run, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swarm {
@@ -44,6 +47,10 @@ pub struct Swarm {
     pub crash_after_durable_per_mille: u32,
     /// Restarts in a thousand that find no disk.
     pub lost_disk_per_mille: u32,
+    /// Messages with records in them in a thousand that arrive once more, much later.
+    pub echo_per_mille: u32,
+    /// Syncs in a thousand after which the store is fed: with few of them it lags far behind its log.
+    pub feed_per_mille: u32,
     /// How long a sync takes at most.
     pub sync_max: Duration,
     /// Client requests or answers in a thousand that never arrive.
@@ -151,6 +158,8 @@ impl Swarm {
             crash_after_applied_per_mille: 0,
             crash_after_durable_per_mille: 0,
             lost_disk_per_mille: 0,
+            echo_per_mille: 0,
+            feed_per_mille: FEED_PER_MILLE,
             sync_max: Duration::from_millis(2),
             client_loss_per_mille: 0,
         }
@@ -162,7 +171,7 @@ impl Swarm {
     pub fn draw(rng: &mut Rng, only: Option<&BTreeSet<Kind>>) -> Swarm {
         let mut drawn: BTreeSet<Kind> = KINDS
             .into_iter()
-            .filter(|(kind, _)| kind.per_mille() > 0 && rng.chance(kind.per_mille()))
+            .filter(|(kind, _)| rng.chance(kind.per_mille()))
             .map(|(kind, _)| kind)
             .collect();
         if !drawn.contains(&Kind::Crash) {
@@ -196,6 +205,9 @@ impl Swarm {
         swarm.sync_max = Duration::from_millis(hardness(Kind::Sync, &[5, 30, 200], 1));
         swarm.client_loss_per_mille = hardness(Kind::ClientLoss, &[10, 100], 0) as u32;
         swarm.lost_disk_per_mille = hardness(Kind::LostDisk, &[50, 150, 300], 0) as u32;
+        swarm.echo_per_mille = hardness(Kind::Echo, &[2, 20, 100], 0) as u32;
+        let feed = u64::from(FEED_PER_MILLE);
+        swarm.feed_per_mille = hardness(Kind::Sync, &[feed, feed / 10, 1], feed) as u32;
         weather.reorders = kinds.contains(&Kind::Reorder);
         swarm.striking = kinds.iter().copied().filter(|kind| !kind.is_condition()).collect();
         swarm.kinds = kinds;
@@ -265,7 +277,7 @@ mod tests {
     fn every_kind_is_drawn_by_some_seed_and_none_by_all() {
         let swarms: Vec<Swarm> =
             (0..500).map(|seed| Swarm::draw(&mut Rng::from_number(seed), None)).collect();
-        for (kind, name) in KINDS.into_iter().filter(|(kind, _)| kind.per_mille() > 0) {
+        for (kind, name) in KINDS {
             let drawn = swarms.iter().filter(|swarm| swarm.kinds.contains(&kind)).count();
             assert!((50..450).contains(&drawn), "{name}: {drawn}");
         }

@@ -41,6 +41,8 @@ pub(super) struct Host {
     pub(super) has_lost: bool,
     /// Its log is damaged, so that it may refuse to start from it.
     pub(super) log_is_damaged: bool,
+    /// Its store is going to be opened without one of its records.
+    pub(super) loses_a_record: bool,
     /// Its next sync fails.
     pub(super) sync_fails: bool,
 }

@@ -29,11 +29,12 @@ use super::workload::Profile as Clients;
 use crate::protocol::causality::{Applied, Change, Dot, OperationId, Put, Record};
 use crate::protocol::codec;
 use crate::protocol::config::{CLOCK_SKEW_MAX, Limits};
-use crate::protocol::id::{Incarnation, NodeId, RequestId};
+use crate::protocol::id::{Incarnation, NodeId, ReapEpoch, RequestId};
 use crate::protocol::node::{Node, Start};
 use crate::protocol::output::Destination;
 pub(super) use crate::protocol::planted::Planted;
 use crate::protocol::planted::{self, Bed};
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey};
 use crate::protocol::time::{Timestamp, WallTime};
@@ -242,6 +243,15 @@ impl Bench {
                     Some(Applied::Changed { record, .. }) => record,
                     _ => record,
                 };
+                Some(PeerMessage::Replicate { request, digest, epoch, actor, key, record })
+            }
+            PeerMessage::Replicate { request, digest, actor, key, record, .. }
+                if self.has(Scaffold::AgelessHints)
+                    && !sender
+                        .ring_view()
+                        .is_some_and(|view| view.slot(Slot::of_key(&key)).is_owner(sender.id())) =>
+            {
+                let epoch = ReapEpoch(u64::MAX);
                 Some(PeerMessage::Replicate { request, digest, epoch, actor, key, record })
             }
             PeerMessage::Forward { request, deadline_ms, ask: Request::Write(mut write) }

@@ -59,6 +59,8 @@ struct Watched {
     drops: BTreeMap<Ticket, Vec<usize>>,
     synced: Lsn,
     has_lost_a_disk: bool,
+    /// Keys whose records were damaged in the store, or gone from it.
+    rotten: BTreeSet<usize>,
     reads: Reads,
     /// Slots that have gone through a round of reaping here, as this node was asked to write down.
     reaping: BTreeSet<Slot>,
@@ -83,6 +85,7 @@ enum Asked {
     Remove,
     Reap,
     Compact,
+    Mend,
     Put { birth: Birth, base: Option<Holding>, operation: OperationId },
 }
 
@@ -126,6 +129,30 @@ impl Witness {
         self.hosts[host].has_lost_a_disk = true;
     }
 
+    /// What the store of a machine holds of a key is lost.
+    pub(super) fn rots(&mut self, host: usize, key: &Bytes) {
+        let key = self.number(key);
+        self.hosts[host].rotten.insert(key);
+    }
+
+    /// A node has dropped what is lost in a slot, if the log did not hold it after all.
+    fn is_to_mend(&mut self, host: usize, ticket: Ticket, slot: Slot) {
+        let lost = self.hosts[host].rotten.iter().filter(|key| Slot::of_key(&self.names[**key]) == slot);
+        let lost: Vec<usize> = lost.copied().collect();
+        let asked = lost.into_iter().map(|key| (ticket, key, Asked::Mend));
+        self.hosts[host].asked.extend(asked);
+    }
+
+    fn mended(&mut self, host: usize, ticket: Ticket, lsn: Lsn) {
+        let Watched { asked, replicas, unsynced, .. } = &mut self.hosts[host];
+        while let Some((_, key, _)) = asked.pop_front_if(|(asked, ..)| *asked == ticket) {
+            let replica = replicas.entry(key).or_default();
+            replica.may_be_gone = true;
+            replica.is_current = false;
+            unsynced.push_back((lsn, key, Rc::default()));
+        }
+    }
+
     /// A node starts, from what its disk has kept.
     pub(super) fn started(&mut self, host: usize, id: NodeId) {
         let watched = &mut self.hosts[host];
@@ -148,7 +175,7 @@ impl Witness {
         }
         for (_, key, asked) in watched.asked.drain(..) {
             // The disk may have done it, and the crash may have kept it.
-            if matches!(asked, Asked::Remove | Asked::Reap | Asked::Compact)
+            if matches!(asked, Asked::Remove | Asked::Reap | Asked::Compact | Asked::Mend)
                 && let Some(replica) = watched.replicas.get_mut(&key)
             {
                 replica.may_be_gone = true;
@@ -232,10 +259,8 @@ impl Witness {
                 return;
             }
             // What exchanges look at shows when it is sent, and what they change comes as merges.
-            DiskRequest::Sums { .. }
-            | DiskRequest::List { .. }
-            | DiskRequest::ReadMany { .. }
-            | DiskRequest::Mend { .. } => return,
+            DiskRequest::Sums { .. } | DiskRequest::List { .. } | DiskRequest::ReadMany { .. } => return,
+            DiskRequest::Mend { ticket, slot } => return self.is_to_mend(host, *ticket, *slot),
         };
         let key = self.number(key);
         self.hosts[host].asked.push_back((*ticket, key, asked));
@@ -302,8 +327,8 @@ impl Witness {
             | DiskReply::Sums { .. }
             | DiskReply::Listed { .. }
             | DiskReply::ReadMany { .. }
-            | DiskReply::Mended { .. }
             | DiskReply::Doubted { .. } => return,
+            DiskReply::Mended { ticket, lsn, .. } => return self.mended(host, *ticket, *lsn),
         };
         let watched = &mut self.hosts[host];
         let Some((_, key, asked)) = watched.asked.pop_front_if(|(asked, ..)| *asked == ticket) else {
@@ -342,8 +367,10 @@ impl Witness {
                     let known = was_current.then_some(held);
                     return self.forgets(host, key, now, known.as_deref());
                 }
-                // What an owner had before it lost its disk it has to get from the others.
-                let is_whole = |owner: &usize| !self.hosts[*owner].has_lost_a_disk;
+                // What an owner had before it lost its disk, or the record, it has to get from the others.
+                let is_whole = |owner: &usize| {
+                    !self.hosts[*owner].has_lost_a_disk && !self.hosts[*owner].rotten.contains(&key)
+                };
                 let on_disk = |owner: usize| (host::name(owner), self.hosts[owner].on_disk(key));
                 let owners = owners.into_iter().flatten().filter(is_whole).map(on_disk);
                 if let Some(evidence) = hints_drain::judge_removal(&held, &self.books[key], owners) {
@@ -375,7 +402,7 @@ impl Witness {
                     }
                 };
                 let (birth, sources) = match asked {
-                    Asked::Read | Asked::Remove | Asked::Reap | Asked::Compact => return,
+                    Asked::Read | Asked::Remove | Asked::Reap | Asked::Compact | Asked::Mend => return,
                     Asked::Merge(merged) => (None, vec![merged]),
                     Asked::Put { birth, base, .. } => {
                         ((!is_adopted).then_some(birth), base.into_iter().collect())

@@ -77,6 +77,12 @@ enum Event {
         from: NodeId,
         message: Box<PeerMessage>,
     },
+    /// A message arrives once more, much later.
+    Echoes {
+        to: usize,
+        from: NodeId,
+        message: Box<PeerMessage>,
+    },
     Wake {
         host: usize,
         boot: u64,
@@ -216,7 +222,7 @@ impl World {
             Some(Host {
                 config,
                 clock: Clock::new(0, drift, skew),
-                disk: Disk::new(&mut rng),
+                disk: Disk::new(swarm.feed_per_mille, &mut rng),
                 process: None,
                 boot: 0,
                 id: None,
@@ -226,6 +232,7 @@ impl World {
                 is_frozen: false,
                 has_lost: false,
                 log_is_damaged: false,
+                loses_a_record: false,
                 sync_fails: false,
             })
         });
@@ -412,6 +419,7 @@ impl World {
             }
             Event::ClientWakes { client } if self.scripted.is_some() => self.call_wakes(client),
             Event::Deliver { to, boot, from, message } => self.deliver(to, boot, from, *message),
+            Event::Echoes { to, from, message } => self.echo(to, from, *message),
             Event::Wake { host, boot } => self.wake(host, boot),
             Event::DiskWorks { host, boot } => self.disk_works(host, boot),
             Event::DiskSynced { host, boot } => self.disk_synced(host, boot),
@@ -526,6 +534,7 @@ impl Event {
     fn host(&self) -> Option<usize> {
         match self {
             Event::Deliver { to: host, .. }
+            | Event::Echoes { to: host, .. }
             | Event::Wake { host, .. }
             | Event::DiskWorks { host, .. }
             | Event::DiskSynced { host, .. }

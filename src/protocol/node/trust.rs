@@ -94,6 +94,11 @@ impl Node {
         self.losses.doubted += new as u64;
         out.push(Output::Notice(Notice::Doubted { slots: new, why }));
         // What it has forgotten it may have written itself. A new actor that is not durable yet has issued nothing.
+        #[cfg(test)]
+        if planted::is(Planted::ActorKept) {
+            self.keep_trust(out);
+            return self.follow_trust(now, out);
+        }
         if self.author.has_issued() {
             self.forget_actor(out);
         }
@@ -208,6 +213,11 @@ impl Node {
     pub(super) fn on_mended_durably(&mut self, now: Now, slot: Slot, out: &mut Vec<Output>) {
         if self.losses.mending.remove(slot) {
             self.losses.trust.mended(slot);
+        }
+        // What was lost may have been a hint: in a slot of others there is nothing to refill.
+        if let Some(view) = &self.view {
+            let own = self.id();
+            self.losses.trust.release(|slot| view.slot(slot).is_owner(own));
         }
         self.accept_loss();
         #[cfg(test)]

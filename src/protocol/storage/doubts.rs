@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::engine::Engine;
 use super::op::{DiskReply, DiskRequest, DoubtReason, Lsn, Stored};
+use super::store::{Store, StoreError};
 use crate::protocol::causality::{Applied, Refusal};
 use crate::protocol::ring::slot::Slot;
 
@@ -27,6 +29,25 @@ impl Doubts {
             self.news.push((slot, why));
         }
         is_new
+    }
+
+    /// Has the slots that a request is about compared with their sums, each of them once for every start. Returns how
+    /// many of them are doubted since.
+    pub fn verify<S: Store>(
+        &mut self,
+        request: &DiskRequest,
+        engine: &mut Engine<S>,
+    ) -> Result<usize, StoreError> {
+        let mut found = 0;
+        for slot in request.slots() {
+            if let Some(why) = engine.verify(slot)?
+                && self.find(slot, why)
+            {
+                self.damaged += u64::from(why == DoubtReason::Damaged);
+                found += 1;
+            }
+        }
+        Ok(found)
     }
 
     /// Counts records that could not be read.

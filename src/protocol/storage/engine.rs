@@ -1,6 +1,8 @@
 //! The engine of a node's storage: everything between a disk request and the bytes of the log, without the disk.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod comparison;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -9,9 +11,10 @@ pub use super::feed::Feed;
 use super::log::{Checkpoint, Entry, Group, Scan, Untrusted};
 use super::op::{DiskReply, DiskRequest, Lsn, MetaKey, Page, Stored};
 use super::store::{Replacement, Store, StoreError, StoredValue};
-use super::sums::{SlotSum, Sums};
+use super::sums::Sums;
 use crate::protocol::causality::{Applied, Change, Record, RecordHash, Refusal};
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::ring::slot_set::SlotSet;
 
 /// A group is closed at this size, so that one write never grows without bound while the previous one is synced.
 const GROUP_BYTES_MAX: usize = 4 << 20;
@@ -61,6 +64,8 @@ pub struct Engine<S> {
     synced: Lsn,
     fed: Lsn,
     recovered: Lsn,
+    /// Slots that were compared with their sums since the engine was brought up.
+    verified: SlotSet,
     refusing: Option<Refusal>,
 }
 
@@ -118,6 +123,7 @@ impl<S: Store> Engine<S> {
             synced: scan.end,
             fed: Lsn(0),
             recovered: scan.end,
+            verified: SlotSet::new(),
             refusing: None,
         };
         let newest = scan.entries.iter().rev().find_map(|(lsn, entry)| match entry {
@@ -266,52 +272,6 @@ impl<S: Store> Engine<S> {
         let lsn = self.log(&Entry::Removed { slot, key: key.clone(), old: current.hash });
         self.note(Unfed { lsn, slot, key, old: current.hash, value: None });
         Ok(Some(lsn))
-    }
-
-    /// Drops what cannot be read in a slot and makes its sum that of what is there. Returns the position of the newest
-    /// entry, and how many records were dropped.
-    ///
-    /// A crash may keep the removals and lose the entry that states the sum. Then the sum still counts what was
-    /// dropped, so that the slot is doubted again: a slot that was half mended never passes for a whole one.
-    fn mend(&mut self, slot: Slot) -> Result<(Lsn, u64), StoreError> {
-        assert!(!self.is_feeding, "a slot is mended while no feed is under way");
-        let mut stored = BTreeMap::new();
-        self.store.scan(slot, slot, &mut |_, key, value| {
-            stored.insert(Bytes::copy_from_slice(key), value.check(key).ok());
-        })?;
-        // From here on, entries that wait for the store follow on what the store truly holds.
-        let mut followed = BTreeSet::new();
-        for entry in self.unfed.iter_mut().filter(|entry| entry.slot == slot) {
-            if followed.insert(entry.key.clone()) {
-                entry.old = stored.get(&entry.key).copied().flatten().unwrap_or_default();
-            }
-        }
-        // What is pending came from memory or from the log, under a checksum of its own.
-        for ((_, key), pending) in
-            self.pending.range((slot, Bytes::new())..).take_while(|((of, _), _)| *of == slot)
-        {
-            match &pending.value {
-                Some(value) => stored.insert(key.clone(), Some(value.hash())),
-                None => stored.remove(key),
-            };
-        }
-        let (mut sum, mut dropped) = (SlotSum::default(), 0);
-        for (key, hash) in stored {
-            if let Some(hash) = hash {
-                sum = sum.with(hash);
-                continue;
-            }
-            // What could not be read counted for nothing in the store, whatever it claims to have been.
-            let old = RecordHash(0);
-            let lsn = self.log(&Entry::Removed { slot, key: key.clone(), old });
-            self.note(Unfed { lsn, slot, key, old, value: None });
-            dropped += 1;
-        }
-        if dropped > 0 || sum != self.sums.get(slot) {
-            self.sums.set(slot, sum);
-            self.log(&Entry::Mended { slot, sum });
-        }
-        Ok((self.last, dropped))
     }
 
     /// The next keys of a slot: a page of the store with the pending ones laid over it.
@@ -498,17 +458,6 @@ impl<S: Store> Engine<S> {
     #[cfg(test)]
     pub(crate) fn spoil_sums(&mut self, sums: Sums) {
         self.sums = sums;
-    }
-
-    /// What the store should hold in the slots from `first` to `last` now. Meaningful while no feed is under way and
-    /// only when replay [is over](Engine::is_replayed): before that the store may lie anywhere in between.
-    #[must_use]
-    pub fn sums_in_store(&self, first: Slot, last: Slot) -> Sums {
-        let mut sums = self.sums.between(first, last);
-        for entry in self.unfed.iter().filter(|entry| (first..=last).contains(&entry.slot)) {
-            sums.change(entry.slot, entry.new_hash(), entry.old);
-        }
-        sums
     }
 
     /// Whether all that was recovered from the log is in the store.

@@ -131,6 +131,21 @@ pub enum DiskRequest {
     },
 }
 
+impl DiskRequest {
+    /// The slots on whose contents the reply rests; those that nothing is read from are not among them.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        let (one, many) = match self {
+            DiskRequest::Update { slot, .. }
+            | DiskRequest::Read { slot, .. }
+            | DiskRequest::List { slot, .. }
+            | DiskRequest::Remove { slot, .. } => (Some(*slot), &[][..]),
+            DiskRequest::ReadMany { keys, .. } => (None, &keys[..]),
+            DiskRequest::Sums { .. } | DiskRequest::Meta { .. } | DiskRequest::Mend { .. } => (None, &[][..]),
+        };
+        one.into_iter().chain(many.iter().map(|key| Slot::of_key(key)))
+    }
+}
+
 /// Why a slot's contents are doubted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DoubtReason {

@@ -189,8 +189,13 @@ impl Disk {
             () if self.is_saturated() => Some(Refusal::Overloaded),
             () => None,
         });
+        let found = self.doubts.verify(&request, &mut self.engine);
+        if found.map_err(|StoreError(reason)| self.poison(reason))? > 0 {
+            tracing::error!("the store does not hold what the log says it should hold of what is asked for");
+        }
         if let Some(reply) = self.doubts.answer(&request) {
             replies.push(reply);
+            self.doubts.tell(replies);
             return Ok(());
         }
         if let DiskRequest::Mend { .. } = request {

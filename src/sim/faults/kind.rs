@@ -49,17 +49,19 @@ pub enum Kind {
     Skew,
     /// Condition: monotonic clocks run too fast or too slow.
     Drift,
-    /// A bit of a record in a store flips, or the store loses one without a trace; of one node at a time, and only what
-    /// the other owners hold.
+    /// A bit of a record in a store flips, or a store is opened without one of its records; of one node at a time, and
+    /// only what the other owners hold.
     Rot,
     /// Condition: machines come back without their disk, never a second one before the first is whole again.
     LostDisk,
     /// Condition: machines come back with a log that is damaged in the middle, which is as good as a lost disk.
     RotLog,
+    /// Condition: messages with records in them arrive once more, much later, even at a node that has restarted meanwhile.
+    Echo,
 }
 
 /// All kinds, with the names by which people choose them.
-pub const KINDS: [(Kind, &str); 26] = [
+pub const KINDS: [(Kind, &str); 27] = [
     (Kind::Crash, "crash"),
     (Kind::Stop, "stop"),
     (Kind::Pause, "pause"),
@@ -86,6 +88,7 @@ pub const KINDS: [(Kind, &str); 26] = [
     (Kind::Rot, "rot"),
     (Kind::LostDisk, "lost-disk"),
     (Kind::RotLog, "rot-log"),
+    (Kind::Echo, "echo"),
 ];
 
 /// Faults that nothing strikes with yet, since what defends against them is a later feature: the fault, and what it waits for.
@@ -115,14 +118,12 @@ impl Kind {
         self >= Kind::CrashApplied && self != Kind::Rot
     }
 
-    /// How many seeds in a thousand draw it; none if it strikes by name only.
+    /// How many seeds in a thousand draw it.
     pub(super) fn per_mille(self) -> u32 {
         match self {
             Kind::Delay | Kind::Sync | Kind::Skew => 750,
             Kind::Loss => 600,
             Kind::Drift => 650,
-            // Only by name, so far.
-            Kind::Rot | Kind::RotLog => 0,
             kind if kind.is_condition() => 500,
             _ => 400,
         }

@@ -31,8 +31,8 @@ pub(super) struct Waiting {
 }
 
 use Invariant::{
-    AtomicReads, Convergence, DurableReads, ExactSiblings, HintsDrain, Incarnations, Liveness, NoLostWrite,
-    NoResurrection, OneDotOneValue, Outcomes, RegularReads, Sane,
+    AtomicReads, Convergence, DurableReads, ExactSiblings, HintsDrain, HonestContexts, Incarnations,
+    Liveness, NoLostWrite, NoResurrection, OneDotOneValue, Outcomes, RegularReads, Sane,
 };
 
 const OWN: &str = "our own model";
@@ -319,6 +319,60 @@ pub(super) const BANK: &[Entry] = &[
         budget: 400,
     },
     Entry {
+        bug: Planted::HintsAreNoObstacle,
+        number: "9",
+        name: "a tombstone is reaped while a hint holds an older dot",
+        seen_in: "scylladb#23712",
+        profile: profiles::REAPED_HINTS,
+        judges: &[NoResurrection, RegularReads, Convergence, ExactSiblings, HonestContexts],
+        budget: 400,
+    },
+    Entry {
+        bug: Planted::LateMeetsRecreated,
+        number: "10",
+        name: "a late fallback record meets a re-created key",
+        seen_in: "Riak kv#1094",
+        profile: profiles::ECHOES,
+        judges: &[NoResurrection, RegularReads, Convergence, ExactSiblings, HonestContexts],
+        budget: 400,
+    },
+    Entry {
+        bug: Planted::LateAccepted,
+        number: "28",
+        name: "a late repair is accepted after a reap",
+        seen_in: OWN,
+        profile: profiles::ECHOES,
+        judges: &[NoResurrection, RegularReads, Convergence, ExactSiblings, HonestContexts],
+        budget: 400,
+    },
+    Entry {
+        bug: Planted::FeedMerges,
+        number: "29",
+        name: "replay or feeding merges instead of replacing",
+        seen_in: OWN,
+        profile: profiles::LAGGING_REAPS,
+        judges: &[NoResurrection, RegularReads, Convergence, ExactSiblings, HonestContexts],
+        budget: 400,
+    },
+    Entry {
+        bug: Planted::LogCutInTheMiddle,
+        number: "30",
+        name: "the log is cut at a bad entry in the middle",
+        seen_in: OWN,
+        profile: profiles::DAMAGED_LOGS,
+        judges: &[NoLostWrite, RegularReads, DurableReads, HonestContexts, Incarnations],
+        budget: 400,
+    },
+    Entry {
+        bug: Planted::ActorKept,
+        number: "2",
+        name: "the actor is kept after what it wrote was lost",
+        seen_in: "Riak kv#1643",
+        profile: profiles::ROT,
+        judges: &[NoLostWrite, RegularReads, HonestContexts],
+        budget: 400,
+    },
+    Entry {
         bug: Planted::VotelessAnswers,
         number: "32b",
         name: "a node without a vote answers that what it lost is absent",
@@ -340,36 +394,10 @@ pub(super) const BANK: &[Entry] = &[
 
 /// What waits, and for what.
 pub(super) const WAITING: &[Waiting] = &[
-    waiting(
-        "2",
-        "the actor is kept after what it wrote was lost",
-        "faults under which it shows: once it took 30 seeds, twice 200 were not enough",
-    ),
-    waiting(
-        "9",
-        "a tombstone is reaped while a hint holds an older dot",
-        "hints whose epoch is forgotten: else the epoch guards alone",
-    ),
-    waiting(
-        "10",
-        "a late fallback record meets a re-created key",
-        "messages that come later than a round of reaping",
-    ),
     waiting("20", "a removed member returns by gossip", "removal of members"),
     waiting("22", "reads move to a joining node before its sync is done", "ring changes"),
     waiting("23", "the write quorum is in the new ring only", "ring changes"),
     waiting("24", "two nodes join at once with overlapping ranges", "ring changes"),
-    waiting(
-        "28",
-        "a late repair is accepted after a reap",
-        "messages that come later than a round of reaping",
-    ),
-    waiting("29", "replay or feeding merges instead of replacing", "reaping"),
-    waiting(
-        "30",
-        "the log is cut at a bad entry in the middle",
-        "stores that lag far behind their log: else what was fed gives the cut away",
-    ),
     waiting("33-40", "the eight schedules that broke the rules of ring changes", "ring changes"),
 ];
 

@@ -32,6 +32,8 @@ pub(super) enum Scaffold {
     RestoredBackup,
     /// Now and then a replica loses a record on its way to the disk and acknowledges it with what it has.
     UnmergedAcks,
+    /// Hints come home under an epoch that no round has reached, so that nobody takes them for late.
+    AgelessHints,
 }
 
 /// Whatever the seed draws.
@@ -295,6 +297,94 @@ pub(super) const REAPS: Profile = Profile {
         clients.attempts_max = 1;
         clients.reap_rest = Duration::from_secs(1);
         clients.weights = [30, 20, 20, 0, 30, 0, 0];
+    },
+    ..SWARM
+};
+
+/// Deletes that are forgotten at once, and messages that come again after that.
+pub(super) const ECHOES: Profile = Profile {
+    says: "many deletes, forgotten after a second; messages that arrive once more, much later; 4 keys",
+    nodes: Some(4),
+    keys: Some(4),
+    seconds: 40,
+    faults: |swarm| {
+        *swarm = Swarm::calm();
+        swarm.kinds.insert(Kind::Echo);
+        swarm.echo_per_mille = 100;
+    },
+    clients: |clients| {
+        calm(clients);
+        clients.think_max = Duration::from_millis(2_000);
+        clients.attempts_max = 1;
+        clients.reap_rest = Duration::from_secs(1);
+        clients.weights = [20, 10, 25, 0, 35, 0, 0];
+    },
+    ..SWARM
+};
+
+/// Owners that are away for so long that others keep hints for them, and come back to deletes that are forgotten at once.
+pub(super) const REAPED_HINTS: Profile = Profile {
+    says: "links and groups cut off for seconds among 6 nodes; many deletes, forgotten after a second; hints look ageless; 6 keys",
+    nodes: Some(6),
+    keys: Some(6),
+    seconds: 40,
+    scaffold: Some(Scaffold::AgelessHints),
+    faults: |swarm| *swarm = strikes(&[Kind::Odd, Kind::Partition], 2_000, 10_000),
+    clients: |clients| {
+        calm(clients);
+        clients.think_max = Duration::from_millis(1_000);
+        clients.attempts_max = 1;
+        clients.reap_rest = Duration::from_secs(1);
+        clients.weights = [20, 10, 25, 0, 35, 0, 0];
+    },
+    ..SWARM
+};
+
+/// Stores that are hardly ever fed, and deletes that are forgotten at once.
+pub(super) const LAGGING_REAPS: Profile = Profile {
+    says: "stores that lag behind their logs; many deletes, forgotten after a second; 4 keys",
+    nodes: Some(3),
+    keys: Some(4),
+    seconds: 40,
+    faults: |swarm| {
+        *swarm = Swarm::calm();
+        swarm.feed_per_mille = 5;
+    },
+    clients: ECHOES.clients,
+    ..SWARM
+};
+
+/// Logs that are damaged in the middle, before stores that are hardly ever fed.
+pub(super) const DAMAGED_LOGS: Profile = Profile {
+    says: "crashes, some of which damage the log; stores that lag behind their logs; 6 keys",
+    nodes: Some(3),
+    keys: Some(6),
+    faults: |swarm| {
+        *swarm = strikes(&[Kind::Crash], 1_000, 1_500);
+        swarm.kinds.insert(Kind::RotLog);
+        swarm.feed_per_mille = 1;
+    },
+    clients: |clients| {
+        calm(clients);
+        clients.weights = [40, 30, 30, 0, 0, 0, 0];
+    },
+    ..SWARM
+};
+
+/// Records that rot while they are written blind, over a network so bad that a refill takes its time.
+pub(super) const ROT: Profile = Profile {
+    says: "records that rot; a slow network that loses every fifth message; blind puts to 2 keys",
+    nodes: Some(3),
+    keys: Some(2),
+    seconds: 40,
+    faults: |swarm| {
+        *swarm = strikes(&[Kind::Rot], 500, 1_000);
+        swarm.weather.delay_spread = Duration::from_millis(100);
+        swarm.weather.loss_per_mille = 200;
+    },
+    clients: |clients| {
+        calm(clients);
+        clients.weights = [30, 10, 60, 0, 0, 0, 0];
     },
     ..SWARM
 };

@@ -158,6 +158,12 @@ hunts! {
     a_logged_write_as_not_applied: LoggedAsNotApplied,
     an_atomic_read_in_name_only: AtomicInNameOnly,
     a_reap_without_all: ReapWithoutAll,
+    a_reap_despite_hints: HintsAreNoObstacle,
+    a_late_record_for_a_new_key: LateMeetsRecreated,
+    a_late_record_after_a_reap: LateAccepted,
+    a_feed_that_merges: FeedMerges,
+    a_log_that_is_cut: LogCutInTheMiddle,
+    an_actor_that_is_kept: ActorKept,
     the_voteless_who_answer: VotelessAnswers,
     a_vote_before_the_refill: VoteBeforeTheRefill,
 }

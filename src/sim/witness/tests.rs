@@ -23,7 +23,7 @@ impl Scene {
         let host = |index| Host {
             config: host::config(index, 2).unwrap(),
             clock: Clock::new(0, 0, 0),
-            disk: Disk::new(&mut Rng::from_number(1)),
+            disk: Disk::new(300, &mut Rng::from_number(1)),
             process: None,
             boot: 1,
             id: None,
@@ -34,6 +34,7 @@ impl Scene {
             sync_fails: false,
             has_lost: false,
             log_is_damaged: false,
+            loses_a_record: false,
         };
         let mut witness = Witness::new(&[host(0), host(1)], 2);
         (0..2).for_each(|index| witness.started(index, NodeId(index as u64 + 1)));

@@ -2,17 +2,22 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::super::faults::Kind;
 use super::super::host;
 #[cfg(test)]
 use super::super::planted::Planted;
 use super::super::trace::About;
 use super::{Event, World};
-use crate::protocol::causality::Change;
+use crate::protocol::causality::{Change, Record};
 use crate::protocol::input::Input;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::op::{DiskReply, DiskRequest, Ticket};
 use crate::protocol::time::Moment;
+
+/// How many records are looked at until there is one that may rot.
+const TRIED_FOR_ROT: usize = 8;
 
 impl World {
     pub(super) fn ask_disk(&mut self, index: usize, request: DiskRequest) {
@@ -151,25 +156,58 @@ impl World {
     }
 
     /// Something in the store of a node rots: of one node at a time, and only what as many others hold durably as the
-    /// key has further owners. Only then is there somebody to refill it from.
+    /// key has further owners. Only then is there somebody to refill it from. A bit flips at once; what a store loses
+    /// without a trace it loses when it is opened.
     pub(super) fn rot(&mut self, index: usize) {
-        if self.hosts.iter().any(|host| host.disk.is_rotten()) {
-            return;
+        if self.rng.chance(500) {
+            self.hosts[index].loses_a_record = true;
+            return self.note(About::All, || {
+                format!("the store of {} is going to be opened without a record", host::name(index))
+            });
         }
-        let others = self.hosts.len().min(self.options.replicas.get()) - 1;
-        let mut held = self.hosts[index].disk.durable_records();
-        held.retain(|(slot, key, record)| {
-            let hosts = self.hosts.iter_mut().enumerate().filter(|(other, _)| *other != index);
-            let equal =
-                hosts.filter_map(|(_, other)| other.disk.holds_durably(*slot, key)).filter(|r| r == record);
-            others > 0 && equal.count() >= others
+        let Some((slot, key)) = self.can_rot(index) else { return };
+        self.hosts[index].disk.damage(slot, &key);
+        self.rots(index, slot, &key, "is damaged");
+    }
+
+    /// A machine starts and has opened its disk: now and then its store lacks something.
+    pub(super) fn perhaps_lose_a_record(&mut self, index: usize) {
+        if self.is_safe
+            && std::mem::take(&mut self.hosts[index].loses_a_record)
+            && let Some((slot, key)) = self.can_rot(index)
+        {
+            self.hosts[index].disk.lose(slot, &key);
+            self.rots(index, slot, &key, "is gone");
+        }
+    }
+
+    fn rots(&mut self, index: usize, slot: Slot, key: &Bytes, what: &str) {
+        self.witness.rots(index, key);
+        self.note(About::All, || {
+            let key = String::from_utf8_lossy(key);
+            format!("what the store of {} holds of {key} in slot {slot} {what}", host::name(index))
         });
-        let Some((slot, key, _)) = self.rng.pick(&held) else { return };
-        self.hosts[index].disk.rot(*slot, key, &mut self.rng);
-        let slot = *slot;
-        self.note(About::All, || format!("a record of slot {slot} rots on {}", host::name(index)));
         let at = self.now + Duration::from_millis(self.rng.between(100, 10_000));
         self.schedule(at, Event::Scrubs { host: index });
+    }
+
+    /// A record that may be lost on this machine.
+    fn can_rot(&mut self, index: usize) -> Option<(Slot, Bytes)> {
+        if self.hosts.iter().any(|host| host.disk.is_rotten()) {
+            return None;
+        }
+        let others = self.hosts.len().min(self.options.replicas.get()) - 1;
+        let keys = self.hosts[index].disk.keys_in_store();
+        for _ in 0..TRIED_FOR_ROT {
+            let (slot, key) = self.rng.pick(&keys)?;
+            let records = self.hosts.iter_mut().map(|host| host.disk.holds_durably(*slot, key));
+            let records: Vec<Option<Record>> = records.collect();
+            let equal = records.iter().filter(|record| **record == records[index]).count() - 1;
+            if others > 0 && records[index].is_some() && equal >= others {
+                return Some((*slot, key.clone()));
+            }
+        }
+        None
     }
 
     /// The scrub of a node comes by, and comes again until nothing is left to find.

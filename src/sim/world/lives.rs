@@ -34,6 +34,7 @@ impl World {
             },
         };
         self.hosts[index].log_is_damaged = false;
+        self.perhaps_lose_a_record(index);
         // A machine that was a member and finds nothing has lost its disk.
         let known = match self.hosts[index].id.filter(|_| !meta.contains_key(&MetaKey::Identity)) {
             None => None,

@@ -74,7 +74,7 @@ impl World {
     /// Everything on the disk of a machine that does not run is gone.
     pub(super) fn lose_disk(&mut self, index: usize) {
         self.note(About::All, || format!("{} has lost its disk", host::name(index)));
-        self.hosts[index].disk = Disk::new(&mut self.rng);
+        self.hosts[index].disk = Disk::new(self.swarm.feed_per_mille, &mut self.rng);
         self.hosts[index].has_lost = true;
         self.witness.lost(index);
         self.starts.lost(index);

@@ -1,9 +1,12 @@
 //! What nodes say to each other.
 
+use std::time::Duration;
+
+use super::super::faults::Kind;
 use super::super::host::{self, Process};
 use super::super::invariants::canonical;
 use super::super::invariants::incarnations::Deed;
-use super::super::trace::Fate;
+use super::super::trace::{About, Fate, key_of};
 use super::{Event, World};
 use crate::protocol::id::NodeId;
 use crate::protocol::input::Input;
@@ -13,6 +16,9 @@ use crate::protocol::ring::slot::Slot;
 use crate::protocol::wire::client::Request;
 use crate::protocol::wire::exchange::Exchange;
 use crate::protocol::wire::peer::PeerMessage;
+
+/// How much later an echo comes, in milliseconds: longer than it takes until a deletion is forgotten, often enough.
+const ECHO_MS: (u64, u64) = (2_000, 90_000);
 
 /// Of how many messages one is read back from its bytes.
 const DECODED_EVERY: u64 = 64;
@@ -56,6 +62,7 @@ impl World {
             None => Fate::Lost,
         };
         self.trace.sent(self.now, from, to, &message, &fate);
+        self.perhaps_echo(id, to, &message);
         if !is_heard {
             return;
         }
@@ -65,6 +72,37 @@ impl World {
             self.schedule(at, Event::Deliver { to, boot, from: id, message: Box::new(message) });
         } else if let Some(at) = arrivals.0[0] {
             self.schedule(at, Event::Deliver { to, boot, from: id, message: Box::new(message) });
+        }
+    }
+
+    /// Now and then a message that carries records arrives once more, much later: it lay in the queue of somebody who tries
+    /// again, whatever has become of the connection. Until then a round of reaping may be over.
+    fn perhaps_echo(&mut self, from: NodeId, to: usize, message: &PeerMessage) {
+        let carries_records = matches!(
+            message,
+            PeerMessage::Replicate { .. }
+                | PeerMessage::Hint { .. }
+                | PeerMessage::Fetched { .. }
+                | PeerMessage::Exchange(Exchange::Records { .. } | Exchange::Drawn { .. })
+        );
+        if carries_records
+            && self.is_safe
+            && self.swarm.echo_per_mille > 0
+            && self.rng.chance(self.swarm.echo_per_mille)
+            && self.strikes(Kind::Echo)
+        {
+            let at = self.now + Duration::from_millis(self.rng.between(ECHO_MS.0, ECHO_MS.1));
+            self.schedule(at, Event::Echoes { to, from, message: Box::new(message.clone()) });
+        }
+    }
+
+    /// What healed has no echoes left: nobody waits so long for the queues of others to be empty.
+    pub(super) fn echo(&mut self, to: usize, from: NodeId, message: PeerMessage) {
+        if self.is_safe && self.hosts[to].process.as_ref().is_some_and(|process| process.has_started) {
+            let about = key_of(&message).map_or(About::Chatter, |key| About::Key(key));
+            self.note(about, || format!("{} is told once more, long after it was sent:", host::name(to)));
+            let boot = self.hosts[to].boot;
+            self.deliver(to, boot, from, message);
         }
     }
 
@@ -113,7 +151,7 @@ impl World {
             return None;
         }
         let view = self.hosts[from].process.as_ref()?.node.ring_view()?;
-        let owners = view.slot(Slot::of_key(super::super::trace::key_of(message)?)).read_set();
+        let owners = view.slot(Slot::of_key(key_of(message)?)).read_set();
         let strangers: Vec<NodeId> =
             self.hosts.iter().filter(|host| listens(host)).filter_map(|host| host.id).collect();
         let strangers: Vec<NodeId> = strangers.into_iter().filter(|id| !owners.contains(id)).collect();

@@ -11,6 +11,7 @@ use super::super::planted::{Planted, Planting};
 use super::super::report::Report;
 use super::*;
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::op::{DiskReply, DoubtReason};
 
 /// A cluster that serves, with clients that have begun, while nothing goes wrong.
 fn at_work(seed: u64, nodes: u16) -> World {
@@ -40,6 +41,18 @@ impl World {
             operation.invoked > since && operation.ended <= self.now && operation.ending != Ending::Open
         })
     }
+}
+
+#[test]
+fn what_a_node_loses_in_a_slot_of_others_does_not_keep_it_from_being_whole() {
+    let mut world = at_work(7, 5);
+    let node = &world.hosts[0].process.as_ref().unwrap().node;
+    let view = node.ring_view().unwrap();
+    let slot = Slot::all().find(|slot| !view.slot(*slot).is_owner(node.id())).unwrap();
+    world.input(0, Input::Disk(DiskReply::Doubted { slots: vec![slot], why: DoubtReason::Damaged }));
+    assert!(!world.votes(0));
+    world.go_on(Duration::from_secs(10));
+    assert!(world.votes(0) && world.violations.is_empty(), "{:?}", world.violations);
 }
 
 fn is_write(operation: &&Operation) -> bool {

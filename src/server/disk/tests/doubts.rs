@@ -139,6 +139,22 @@ fn damage_from_before_a_start_is_told_after_it() {
     assert!(replies.contains(&DiskReply::Doubted { slots: vec![slot], why: DoubtReason::Damaged }));
 }
 
+/// The verification after the start need not have come to it: whoever asks has the slot compared first.
+#[test]
+fn what_a_store_is_opened_without_is_lost_from_the_first_answer_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut disk = filled(folder.path(), 0);
+    let last = disk.engine.last();
+    wait_until(&mut disk, |disk| disk.durable() == last && disk.engine.fed_through() == last);
+    disk.begin_checkpoint();
+    wait_until(&mut disk, |disk| disk.schedule.unconfirmed.is_none() && disk.feeder_busy_since.is_none());
+    spoil(&mut disk, 8, true);
+    disk.close().unwrap();
+    let mut disk = open(folder.path());
+    assert_eq!(read_lost(&mut disk, 8), Stored::Lost);
+    assert!(disk.untrusted_slots().contains(&Slot::of_key(&key(8))));
+}
+
 /// A rewriting copies damage as it is, so that it stays what it is: found, and mended.
 #[test]
 fn a_store_with_damage_in_it_can_be_rewritten_and_mended() {
