@@ -57,6 +57,12 @@ impl WallTime {
     pub fn plus(self, span: Duration) -> WallTime {
         WallTime(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
+
+    /// This time and `span` less.
+    #[must_use]
+    pub fn minus(self, span: Duration) -> WallTime {
+        WallTime(self.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
 }
 
 /// Both clocks of a node at the moment of one input.

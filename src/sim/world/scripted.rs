@@ -1,5 +1,8 @@
 //! A scripted world: calm weather, no random workload; the clients and the faults of a scenario instead.
 
+#[cfg(test)]
+mod long_lives;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -45,18 +48,7 @@ pub(in crate::sim) fn simulate(
     recording: Recording,
     say: &mut dyn FnMut(&str),
 ) -> Outcome {
-    let options = Options {
-        nodes: Some(scenario.nodes),
-        replicas: scenario.replicas,
-        clients: Some(0),
-        faults: Some(Default::default()),
-        recording,
-        ..Options::new(SEED)
-    };
-    let mut world = World::new(&options);
-    world.scripted = Some(Calls::default());
-    let mut theatre =
-        Theatre { world, began: Moment::default(), faults: Faults::default(), names: scenario.names() };
+    let mut theatre = Theatre::new(scenario, recording);
     if let Err(why) = theatre.found() {
         say(&why);
         return Outcome::not_begun(why);
@@ -253,6 +245,20 @@ struct Theatre {
 }
 
 impl Theatre {
+    fn new(scenario: &Scenario, recording: Recording) -> Theatre {
+        let options = Options {
+            nodes: Some(scenario.nodes),
+            replicas: scenario.replicas,
+            clients: Some(0),
+            faults: Some(Default::default()),
+            recording,
+            ..Options::new(SEED)
+        };
+        let mut world = World::new(&options);
+        world.scripted = Some(Calls::default());
+        Theatre { world, began: Moment::default(), faults: Faults::default(), names: scenario.names() }
+    }
+
     fn found(&mut self) -> Result<(), String> {
         for host in 0..self.world.hosts.len() {
             self.world.schedule(Moment::default(), Event::Starts { host });

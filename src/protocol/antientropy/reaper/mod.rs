@@ -253,11 +253,16 @@ impl Reaper {
 
     /// A record of this node was changed to this.
     pub fn note(&mut self, slot: Slot, record: &Record, ground: &Ground<'_>) {
-        let is_long = record.context().len() > SPARE_ENTRIES + ground.view.slot(slot).read_set().len();
+        let spared = SPARE_ENTRIES + ground.view.slot(slot).read_set().len();
+        let is_long = record.context().len() > spared;
         if !(record.is_tombstone() || is_long) || !self.is_driver(slot, ground) {
             return;
         }
-        let wait = ripe_in(record, self.rest, ground.node_time);
+        // A context is not made to wait for the end of all writing: an owner that is restarted again and again would
+        // have forgotten by then that it wanted to see to it.
+        let is_due =
+            !record.is_tombstone() && record.compactable(&[], ground.node_time.minus(self.rest)) > spared;
+        let wait = if is_due { Duration::ZERO } else { ripe_in(record, self.rest, ground.node_time) };
         if !self.candidates.contains_key(&slot) && !self.rounds.contains_key(&slot) {
             self.schedule(slot, ground.now + wait, RETRY, ReapCause::Young);
         }

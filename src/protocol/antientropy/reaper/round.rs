@@ -96,13 +96,12 @@ impl Round {
         rest: Duration,
         ground: &Ground<'_>,
     ) -> Round {
-        let rest_ms = u64::try_from(rest.as_millis()).unwrap_or(u64::MAX);
         Round {
             slot,
             owners,
             digest,
             rest,
-            marks_before: WallTime(ground.node_time.0.saturating_sub(rest_ms)),
+            marks_before: ground.node_time.minus(rest),
             keys: Vec::new(),
             ripe: None,
             is_more: false,

@@ -470,3 +470,19 @@ fn long_contexts_lose_the_actors_that_write_no_more() {
     assert_eq!(apply(0), Applied::Refused(crate::protocol::causality::Refusal::Reaped));
     assert!(matches!(apply(1), Applied::Changed { .. }));
 }
+
+#[test]
+fn a_long_context_does_not_wait_until_its_key_rests() {
+    let mut owners = Owners::new();
+    let mut record = Record::default();
+    for actor in 1..=40 {
+        record = write(&record, actor, Some("v"), BEGIN - 200_000 + actor);
+    }
+    record = write(&record, 902, Some("just now"), BEGIN);
+    (0..3).for_each(|at| owners.store(at, &key(), &record));
+    owners.pass(Duration::from_secs(1), |_, _, _| true);
+    let held = owners.held(&key());
+    assert_eq!(held.iter().flatten().map(|record| record.context().len()).collect::<Vec<_>>(), [1; 3]);
+    // What the newest retries are recognised by stays.
+    assert!(held.iter().flatten().all(|record| record.operations().len() == 1));
+}
