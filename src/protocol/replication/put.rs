@@ -215,6 +215,12 @@ impl Put {
         act: impl FnOnce(&mut Hinting, &Quorum, &Hint<'_>, &mut Scope<'_>),
     ) {
         let State::Replicating { record, epoch, holders, .. } = &self.state else { return };
+        if scope.standing_of(&self.write.key) != Standing::Votes {
+            // Without a vote it may not know yet which rounds of reaping the others have gone through: they would refuse the
+            // hint as reaped, although they never had it. An exchange sees to them.
+            let gone: Vec<NodeId> = holders.silent().filter(|node| !scope.can_reach(*node)).collect();
+            return gone.into_iter().for_each(|node| scope.miss(node, &self.write.key));
+        }
         if *epoch < scope.stamp(Slot::of_key(&self.write.key)) {
             // The node has agreed to a round of reaping since it read the record. A hint of what was read before would be
             // refused as reaped; the own store is not older than the round.
