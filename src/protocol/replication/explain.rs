@@ -11,7 +11,7 @@ use crate::protocol::id::{NodeId, RequestId};
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Code, Explanation, Problem, Reaping, ReplicaView};
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
-use crate::protocol::wire::reap::Reap;
+use crate::protocol::wire::reap::{Reap, ReapWait};
 
 /// People wait this long for owners that do not answer.
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -27,6 +27,7 @@ pub(super) struct Explain {
     found: Vec<(NodeId, Result<Option<Record>, Problem>)>,
     /// Set when the driver was asked.
     asked: Option<NodeId>,
+    told: Option<Result<ReapWait, Problem>>,
     deadline: Moment,
 }
 
@@ -54,7 +55,7 @@ impl Explain {
         // A little before the client's own deadline, so that the answer still arrives.
         let now = scope.now.monotonic;
         let deadline = now + (deadline.since(now) * 7 / 8).min(PATIENCE);
-        Some(Explain { request, origin, key, owners, found, asked: None, deadline })
+        Some(Explain { request, origin, key, owners, found, asked: None, told: None, deadline })
     }
 
     fn note(
@@ -66,44 +67,43 @@ impl Explain {
         if self.owners.contains(&node) && !self.found.iter().any(|(known, _)| *known == node) {
             self.found.push((node, found));
         }
-        let is_first = self.found.len() == self.owners.len() && self.asked.is_none();
-        if is_first { self.ask_the_driver(scope) } else { Progress::Pending }
-    }
-
-    /// Everybody has said what it holds.
-    fn ask_the_driver(&mut self, scope: &mut Scope<'_>) -> Progress {
-        let Some(&driver) = self.owners.first().filter(|_| self.is_deleted_somewhere()) else {
-            return self.answer(None, scope);
-        };
-        let slot = scope.slot_of(&self.key).slot;
-        if driver == scope.own {
-            let wait = scope.rounds.wait(slot, scope.now.monotonic);
-            return self.answer(Some(Reaping { driver, wait: Ok(wait) }), scope);
+        // An owner that is away answers nothing: that is what the driver may wait for.
+        if self.asked.is_none() && self.is_deleted_somewhere() {
+            self.ask_the_driver(scope);
         }
-        self.asked = Some(driver);
-        if !scope.can_reach(driver) {
-            return self.give_up(scope);
-        }
-        scope.send(driver, PeerMessage::Reap(Reap::Ask { request: self.request, slot }));
-        Progress::Pending
+        self.answer_if_known(scope)
     }
 
     fn is_deleted_somewhere(&self) -> bool {
         self.found.iter().any(|(_, found)| matches!(found, Ok(Some(record)) if record.is_tombstone()))
     }
 
-    /// What is not known by now is not waited for.
-    fn give_up(&mut self, scope: &mut Scope<'_>) -> Progress {
-        let driver = self.asked.or(self.owners.first().copied().filter(|_| self.is_deleted_somewhere()));
-        let reaping = driver.map(|driver| {
-            let name = scope.peers.name(driver);
-            let problem = format!("{name}, which drives the rounds of this slot, did not say");
-            Reaping { driver, wait: Err(Problem::new(Code::Timeout, problem)) }
-        });
-        self.answer(reaping, scope)
+    fn ask_the_driver(&mut self, scope: &mut Scope<'_>) {
+        let Some(&driver) = self.owners.first() else { return };
+        let slot = scope.slot_of(&self.key).slot;
+        self.asked = Some(driver);
+        if driver == scope.own {
+            self.told = Some(Ok(scope.rounds.wait(slot, scope.now.monotonic)));
+        } else {
+            scope.send(driver, PeerMessage::Reap(Reap::Ask { request: self.request, slot }));
+        }
     }
 
-    fn answer(&mut self, reaping: Option<Reaping>, scope: &mut Scope<'_>) -> Progress {
+    fn answer_if_known(&mut self, scope: &mut Scope<'_>) -> Progress {
+        let is_known = self.found.len() == self.owners.len() && (self.asked.is_none() || self.told.is_some());
+        if is_known { self.answer(scope) } else { Progress::Pending }
+    }
+
+    fn answer(&mut self, scope: &mut Scope<'_>) -> Progress {
+        let silent = |driver| {
+            let problem =
+                format!("{}, which drives the rounds of this slot, did not say", scope.peers.name(driver));
+            Err(Problem::new(Code::Timeout, problem))
+        };
+        let reaping = self.asked.map(|driver| {
+            let wait = self.told.take().unwrap_or_else(|| silent(driver));
+            Reaping { driver, wait }
+        });
         let view = |node: &NodeId| {
             let found = self.found.iter().find(|(known, _)| known == node).map(|(_, found)| found.clone());
             let silent =
@@ -141,10 +141,11 @@ impl Operation for Explain {
                 self.note(from, Err(problem), scope)
             }
             Event::ReapTold { from, wait } if self.asked == Some(from) => {
-                self.answer(Some(Reaping { driver: from, wait: Ok(wait) }), scope)
+                self.told = Some(Ok(wait));
+                self.answer_if_known(scope)
             }
-            Event::RingChanged { .. } => self.give_up(scope),
-            Event::Deadline if scope.now.monotonic >= self.deadline => self.give_up(scope),
+            Event::RingChanged { .. } => self.answer(scope),
+            Event::Deadline if scope.now.monotonic >= self.deadline => self.answer(scope),
             _ => Progress::Pending,
         }
     }

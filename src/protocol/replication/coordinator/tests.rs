@@ -139,6 +139,23 @@ fn explain_asks_the_driver_of_the_slot_why_a_deletion_is_still_there() {
 }
 
 #[test]
+fn explain_says_what_the_driver_waits_for_while_an_owner_is_away() {
+    let mut story = Story::new();
+    let driver = story.view.ring().owners_of_key(&key())[0];
+    story.disk.insert(key(), written(5, None));
+    story.peers.gone = vec![if driver == C { B } else { C }];
+    story.ask(explain());
+    story.execute();
+    let wait = ReapWait { cause: ReapCause::Unreachable(C), again_in_ms: 900 };
+    let request = story.last_request();
+    story.hear(driver, PeerMessage::Reap(Reap::Told { request, wait }));
+    let out = story.pass(Duration::from_secs(2));
+    let [Output::Respond { answer: Answer::Explained(told), .. }] = &out[..] else { panic!("{out:?}") };
+    let reaping = told.reaping.clone().unwrap();
+    assert!(reaping.driver == driver && reaping.wait.is_ok(), "{reaping:?}");
+}
+
+#[test]
 fn explain_does_not_wait_for_the_silent_beyond_the_clients_deadline() {
     let mut story = Story::new();
     story.peers.gone = vec![C];
