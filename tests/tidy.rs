@@ -50,7 +50,10 @@ fn complain(found: &[String]) {
 const LAYERS: &[(&str, &[&str])] = &[
     ("src/protocol/causality", &["causality", "codec", "config", "id", "planted", "rng", "time", "ring"]),
     ("src/protocol/ring", &["ring", "codec", "id", "rng", "time"]),
-    ("src/protocol/storage", &["storage", "ring", "causality", "codec", "config", "id", "rng", "time"]),
+    (
+        "src/protocol/storage",
+        &["storage", "ring", "causality", "codec", "config", "id", "planted", "rng", "time"],
+    ),
     ("src/protocol/wire", &["wire", "ring", "storage", "causality", "codec", "config", "id", "rng", "time"]),
     (
         "src/protocol/membership",

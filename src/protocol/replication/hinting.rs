@@ -6,6 +6,7 @@ use super::scope::Scope;
 use crate::protocol::causality::Record;
 use crate::protocol::id::{NodeId, ReapEpoch, RequestId};
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::trust::Standing;
 use crate::protocol::wire::peer::PeerMessage;
 
 /// How many nodes are asked for one owner before it is left to the exchange of hash trees.
@@ -48,6 +49,26 @@ pub(super) struct Hint<'a> {
     pub(super) record: &'a Record,
     /// Under which it was read from a store.
     pub(super) epoch: ReapEpoch,
+}
+
+impl Hint<'_> {
+    /// Whether the owners would take it from whoever keeps it. If not, does what is to be done instead.
+    pub(super) fn may_be_asked_for(&self, holders: &Quorum, scope: &mut Scope<'_>) -> bool {
+        if scope.standing_of(self.key) != Standing::Votes {
+            // Without a vote it may not know yet which rounds of reaping the others have gone through: they would refuse the
+            // hint as reaped, although they never had it. An exchange sees to them.
+            let gone: Vec<NodeId> = holders.silent().filter(|node| !scope.can_reach(*node)).collect();
+            gone.into_iter().for_each(|node| scope.miss(node, self.key));
+            return false;
+        }
+        if self.epoch < scope.stamp(Slot::of_key(self.key)) {
+            // The node has agreed to a round of reaping since it read the record. A hint of what was read before would be
+            // refused as reaped; the own store is not older than the round.
+            scope.read_own(self.request, self.key);
+            return false;
+        }
+        true
+    }
 }
 
 impl Hinting {

@@ -215,19 +215,10 @@ impl Put {
         act: impl FnOnce(&mut Hinting, &Quorum, &Hint<'_>, &mut Scope<'_>),
     ) {
         let State::Replicating { record, epoch, holders, .. } = &self.state else { return };
-        if scope.standing_of(&self.write.key) != Standing::Votes {
-            // Without a vote it may not know yet which rounds of reaping the others have gone through: they would refuse the
-            // hint as reaped, although they never had it. An exchange sees to them.
-            let gone: Vec<NodeId> = holders.silent().filter(|node| !scope.can_reach(*node)).collect();
-            return gone.into_iter().for_each(|node| scope.miss(node, &self.write.key));
-        }
-        if *epoch < scope.stamp(Slot::of_key(&self.write.key)) {
-            // The node has agreed to a round of reaping since it read the record. A hint of what was read before would be
-            // refused as reaped; the own store is not older than the round.
-            return scope.read_own(self.request, &self.write.key);
-        }
         let hint = Hint { request: self.request, key: &self.write.key, record, epoch: *epoch };
-        act(&mut self.hinting, holders, &hint, scope);
+        if hint.may_be_asked_for(holders, scope) {
+            act(&mut self.hinting, holders, &hint, scope);
+        }
     }
 
     /// A node keeps the record for an owner.
