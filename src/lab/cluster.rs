@@ -281,9 +281,33 @@ impl Lab {
     /// Kills these nodes and deletes what is on their disks. The next start recovers each of them from the others.
     pub fn wipe(&mut self, names: &[String]) -> Result<Vec<String>, String> {
         self.kill(names);
+        self.each_or_fail(names, NodeProcess::wipe, "has lost its disk")
+    }
+
+    /// Copies what is on the disks of these nodes, each at one moment. An earlier copy is replaced.
+    pub fn backup(&mut self, names: &[String]) -> Result<Vec<String>, String> {
+        self.each_or_fail(names, NodeProcess::back_up, "is copied")
+    }
+
+    /// Kills these nodes and puts the last copies of their disks back. The next start finds out whether they are too old.
+    pub fn restore(&mut self, names: &[String]) -> Result<Vec<String>, String> {
+        let has_none = |node: &&NodeProcess| names.contains(&node.name) && !node.has_copy();
+        if let Some(node) = self.nodes.iter().find(has_none) {
+            return Err(format!("there is no copy of the disk of {0}: `backup {0}` makes one", node.name));
+        }
+        self.kill(names);
+        self.each_or_fail(names, NodeProcess::restore, "has an old disk")
+    }
+
+    fn each_or_fail(
+        &mut self,
+        names: &[String],
+        act: impl Fn(&mut NodeProcess) -> Result<(), LabError>,
+        done: &str,
+    ) -> Result<Vec<String>, String> {
         let mut failed = None;
-        let said = self.each(names, |lab, at| match lab.nodes[at].wipe() {
-            Ok(()) => "has lost its disk".to_owned(),
+        let said = self.each(names, |lab, at| match act(&mut lab.nodes[at]) {
+            Ok(()) => done.to_owned(),
             Err(error) => {
                 failed = Some(error.to_string());
                 error.to_string()

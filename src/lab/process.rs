@@ -85,10 +85,43 @@ impl NodeProcess {
             LabError::Process(format!("the disk of {} cannot be wiped: {error}", self.name))
         };
         File::create(self.loss()).map_err(failed)?;
-        match fs::remove_dir_all(self.directory.join("data")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Ok(()),
+        remove_tree(&self.directory.join("data")).map_err(failed)
+    }
+
+    /// Copies what is on its disk, as it is at this moment; if it runs, it stands still meanwhile. An earlier copy is
+    /// replaced.
+    pub fn back_up(&mut self) -> Result<(), LabError> {
+        let is_mine = !self.paused && self.pause();
+        let (data, copy) = (self.directory.join("data"), self.copy());
+        let copied = remove_tree(&copy).and_then(|()| copy_tree(&data, &copy));
+        if is_mine {
+            self.resume();
         }
+        copied.map_err(|error| {
+            LabError::Process(format!("the disk of {} cannot be copied: {error}", self.name))
+        })
+    }
+
+    /// Whether there is a copy of its disk.
+    #[must_use]
+    pub fn has_copy(&self) -> bool {
+        self.copy().exists()
+    }
+
+    /// Puts the last copy of its disk in the place of what is there; it must not run. If the others remember more of
+    /// the node than that, the next start recovers it.
+    pub fn restore(&mut self) -> Result<(), LabError> {
+        let data = self.directory.join("data");
+        let restored = File::create(self.loss())
+            .and_then(|_| remove_tree(&data))
+            .and_then(|()| copy_tree(&self.copy(), &data));
+        restored.map_err(|error| {
+            LabError::Process(format!("the disk of {} cannot be put back: {error}", self.name))
+        })
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.directory.join("backup")
     }
 
     /// It answers: whatever it had lost, it is itself again.
@@ -240,6 +273,29 @@ impl Drop for NodeProcess {
             let _ = running.child.wait();
         }
     }
+}
+
+/// Removes a directory with all that is in it, if it is there.
+fn remove_tree(path: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Copies a directory with all that is in it.
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 fn end_of(status: ExitStatus) -> String {

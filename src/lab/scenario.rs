@@ -78,6 +78,12 @@ impl LabStage<'_> {
             Command::Wipe(names) => {
                 self.lab.wipe(names)?;
             }
+            Command::Backup(names) => {
+                self.lab.backup(names)?;
+            }
+            Command::Restore(names) => {
+                self.lab.restore(names)?;
+            }
             Command::Restart(names) => {
                 self.lab.restart(names)?;
             }

@@ -4,6 +4,7 @@ mod disk;
 mod gauges;
 mod healing;
 mod hinting;
+mod inquiry;
 mod reaping;
 mod stall;
 mod start;
@@ -42,6 +43,7 @@ use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::client::{Answer, Code, Problem, Request};
 use crate::protocol::wire::peer::{Hello, PeerMessage, PeerRefusal};
 
+use inquiry::Inquiry;
 use stall::Stall;
 
 pub use gauges::Gauges;
@@ -64,6 +66,7 @@ pub struct Node {
     stall: Stall,
     incarnation: Incarnation,
     author: Author,
+    inquiry: Inquiry,
     losses: Losses,
     membership: Membership,
     view: Option<RingView>,
@@ -142,6 +145,7 @@ impl Node {
                 .min(self.coordinator.next_deadline())
                 .min(self.antientropy.next_deadline())
                 .min(self.losses_deadline())
+                .min(self.inquiry_deadline())
                 .min(self.next_hinting())
                 .min(self.next_reaping()),
         }
@@ -376,6 +380,7 @@ impl Node {
             self.tick_exchanges(now, out);
         }
         self.tick_losses(now, out);
+        self.tick_inquiry(now, out);
         for node in std::mem::take(&mut self.doubts) {
             self.membership.doubt(now, node);
         }
@@ -416,6 +421,8 @@ impl Node {
                 }
                 Effect::Notice(notice) => out.push(Output::Notice(notice)),
                 Effect::Fenced(generation) => self.on_fenced(generation, out),
+                Effect::Denied { by, remembers } => self.on_denied(by, remembers, out),
+                Effect::Believed(member) => self.on_believed(now, member, out),
                 // Before it is founded, some of the members may be unknown, and theirs would be another ring.
                 Effect::Changed if self.view.is_none() => {}
                 Effect::Changed | Effect::Founded => self.look_at_the_ring(now, out),
@@ -436,6 +443,7 @@ impl Node {
         }
         self.view = Some(view);
         self.on_generation(now, out);
+        self.look_at_answers(now, out);
         if let Some((coordinator, mut scope)) = self.any_scope(now, out) {
             coordinator.on_ring_change(&mut scope);
         }

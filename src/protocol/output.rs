@@ -7,6 +7,7 @@ use crate::protocol::causality::Dot;
 use crate::protocol::id::{NodeId, SessionId};
 use crate::protocol::storage::op::{DiskRequest, DoubtReason};
 use crate::protocol::wire::client::Answer;
+use crate::protocol::wire::life::{Claim, Life};
 use crate::protocol::wire::peer::PeerMessage;
 
 /// Where a message goes.
@@ -96,6 +97,16 @@ pub enum Notice {
     Fenced {
         /// The other's generation.
         generation: u32,
+    },
+    /// A member remembers more of this node than its directory holds, which is an old copy then, or in use elsewhere: the
+    /// process has no say and does nothing from now on. The shell ends it.
+    Denied {
+        /// Who remembers it.
+        by: NodeId,
+        /// What.
+        remembers: Life,
+        /// What this node could show.
+        claim: Claim,
     },
     /// The cluster cannot be founded or joined as configured; people have to do something.
     Trouble(String),

@@ -50,6 +50,7 @@ pub(crate) enum Planted {
     FeedMerges,
     ActorKept,
     VoteBeforeTheRefill,
+    BackupsUnnoticed,
 }
 
 thread_local! {
@@ -60,6 +61,19 @@ thread_local! {
 /// Whether this bug is planted in the run that goes on in this thread.
 pub(crate) fn is(bug: Planted) -> bool {
     PLANTED.get() == Some(bug)
+}
+
+/// Whether the bug that is planted is one that the memory of lives would hide, since it finds out about it first.
+pub(crate) fn forgets_lives() -> bool {
+    matches!(
+        PLANTED.get(),
+        Some(
+            Planted::BackupsUnnoticed
+                | Planted::ActorInTheBackup
+                | Planted::DurableBeforeTheSync
+                | Planted::LogCutInTheMiddle
+        )
+    )
 }
 
 /// Plants a bug, or none, until what is returned is dropped.

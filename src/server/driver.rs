@@ -315,6 +315,10 @@ impl Driver {
             Notice::Fenced { generation } => {
                 let _ = self.failed.0.try_send(RunError::Fenced { generation: *generation });
             }
+            Notice::Denied { by, remembers, claim } => {
+                let denied = RunError::Denied { by: name(*by), remembers: *remembers, claim: *claim };
+                let _ = self.failed.0.try_send(denied);
+            }
             Notice::Trouble(trouble) => tracing::warn!("{trouble}"),
             Notice::Stopped => {
                 let _ = self.stopped.0.try_send(());

@@ -24,6 +24,7 @@ use crate::protocol::node::{Node, StartError};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::MetaKey;
+use crate::protocol::wire::life::{Claim, Life};
 use crate::transport::certificate::Credentials;
 use crate::transport::endpoint::{Endpoint, EndpointOptions};
 use crate::transport::error::BindError;
@@ -121,9 +122,33 @@ pub enum RunError {
         /// The generation of the other one.
         generation: u32,
     },
+    /// The directory is an old copy, or another process runs from one.
+    #[error(
+        "{by} remembers more of this node than its data directory holds: {}. The directory is a restored backup or a copy, \
+         or another process runs from a copy of it. Make sure that no other process runs as this node, put the directory \
+         aside, and start the node with --recover: it gets its data back from the other owners",
+        told(remembers, claim)
+    )]
+    Denied {
+        /// The name of the member that remembers it.
+        by: String,
+        /// What it remembers.
+        remembers: Life,
+        /// What this node could show.
+        claim: Claim,
+    },
     /// The socket failed for good.
     #[error("the node's UDP socket has failed, as the log says")]
     Deaf,
+}
+
+/// What is wrong with a directory.
+fn told(remembers: &Life, claim: &Claim) -> String {
+    let Claim { now, began, .. } = claim;
+    format!(
+        "start {} with its log at {}, and this directory's log ended at {} before start {}",
+        remembers.incarnation.0, remembers.position.0, began.0, now.incarnation.0
+    )
 }
 
 impl RunError {
@@ -186,7 +211,7 @@ pub async fn run(
     let name = node.name.clone();
     let node = match recovery {
         Recovery::As(known) if !has_data => Node::recover(node, &known, clock.now(), rng, &mut outputs)?,
-        _ => Node::start(node, disk.meta(), clock.now(), rng, &mut outputs)?,
+        _ => Node::start(node, disk.meta(), disk.durable(), clock.now(), rng, &mut outputs)?,
     };
     tracing::info!(%name, id = %node.id(), %address, data = %data.display(), "starting");
     let driver = Driver::new(node, disk, outputs, Peers::new(endpoint.clone(), clock), clock);
@@ -221,9 +246,9 @@ pub async fn run(
         endpoint.close("the node has failed").await;
         return outcome;
     }
-    if let Err(RunError::Fenced { .. }) = outcome {
+    if let Err(RunError::Fenced { .. } | RunError::Denied { .. }) = outcome {
         // It does not say goodbye: that would be said of the other one.
-        driver.peers().close(driver.clients(), "a later life of this node runs elsewhere").await;
+        driver.peers().close(driver.clients(), "another life of this node is known elsewhere").await;
         if let Some(disk) = driver.take_disk() {
             disk.close()?;
         }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::protocol::causality::{Record, Refusal};
+use crate::protocol::id::NodeId;
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
 use crate::protocol::ring::slot::Slot;
@@ -42,6 +43,8 @@ pub(super) struct Disk {
     /// The position of the checkpoint whose entry is not yet synced, and its low-water mark.
     checkpoint: Option<(Lsn, Lsn)>,
     durable_start: Option<Bytes>,
+    /// What the node remembers of the others' lives, as it is in the synced log.
+    durable_lives: BTreeMap<MetaKey, Bytes>,
     doubts: Doubts,
     /// Something in the store is not what it was, and nobody has found it yet, or it is not mended.
     is_rotten: bool,
@@ -68,11 +71,12 @@ struct Segment {
     through: Lsn,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Writing {
     through: Lsn,
     begin: usize,
     start: Option<Bytes>,
+    lives: BTreeMap<MetaKey, Bytes>,
 }
 
 /// What a crash did to the group of entries that was being written.
@@ -99,6 +103,7 @@ impl Disk {
             writing: None,
             checkpoint: None,
             durable_start: None,
+            durable_lives: BTreeMap::new(),
             doubts: Doubts::default(),
             is_rotten: false,
             #[cfg(test)]
@@ -132,10 +137,32 @@ impl Disk {
         self.roll(end);
         let meta = engine.meta().clone();
         self.durable_start = meta.get(&MetaKey::Start).cloned();
+        self.durable_lives = lives(&meta);
         // The first thing in the new segment is a seal: it tells a torn tail from one that was cut off.
         self.append(Group::seal_at(end).seal(self.name()));
         self.content = Content::Open(Box::new(engine));
         Ok(meta)
+    }
+
+    /// Where the log ends that is durable, if the disk is open.
+    pub(super) fn end(&self) -> Option<Lsn> {
+        match &self.content {
+            Content::Open(engine) => Some(engine.synced_through()),
+            Content::Closed(_) => None,
+        }
+    }
+
+    /// How far the log may have got at most, and what the node on it shows of itself; `None` if it is not open.
+    pub(super) fn own_life(&self) -> Option<(Lsn, Bytes)> {
+        match &self.content {
+            Content::Open(engine) => Some((engine.last(), engine.meta().get(&MetaKey::OwnLife)?.clone())),
+            Content::Closed(_) => None,
+        }
+    }
+
+    /// What the node remembers durably of the others' lives.
+    pub(super) fn durable_lives(&self) -> &BTreeMap<MetaKey, Bytes> {
+        &self.durable_lives
     }
 
     /// Takes a request; it is executed with the next batch.
@@ -253,24 +280,25 @@ impl Disk {
         let Content::Open(engine) = &mut self.content else { return None };
         let group = engine.take_group()?;
         let through = group.through();
-        let start = engine.meta().get(&MetaKey::Start).cloned();
+        let (start, lives) = (engine.meta().get(&MetaKey::Start).cloned(), lives(engine.meta()));
         let synced = engine.synced_through();
         if self.segments.last().is_none_or(|segment| segment.bytes.len() >= SEGMENT_BYTES) {
             self.roll(synced);
         }
         let begin = self.segments.last().map_or(0, |segment| segment.bytes.len());
         self.append(group.seal(self.name()));
-        self.writing = Some(Writing { through, begin, start });
+        self.writing = Some(Writing { through, begin, start, lives });
         Some(through)
     }
 
     /// The group under way is durable. Feeds the store behind it and checkpoints now and then.
     pub(super) fn sync(&mut self, rng: &mut Rng) -> Result<Vec<DiskReply>, String> {
         let mut replies = Vec::new();
-        let Some(Writing { through, start, .. }) = self.writing.take() else { return Ok(replies) };
+        let Some(Writing { through, start, lives, .. }) = self.writing.take() else { return Ok(replies) };
         let Content::Open(engine) = &mut self.content else { return Ok(replies) };
         engine.synced(through, &mut replies);
         self.durable_start = start;
+        self.durable_lives = lives;
         if let Some(segment) = self.segments.last_mut() {
             segment.through = through;
         }
@@ -388,28 +416,32 @@ impl Disk {
         }
     }
 
-    /// The directory of a node that does not run, as somebody may copy it.
-    #[cfg(test)]
-    pub(super) fn copy(&self) -> Disk {
+    /// The directory as somebody may copy it. That of a running node is copied as a crash would leave it.
+    pub(super) fn copy(&self, rng: &mut Rng) -> Disk {
         let store = match &self.content {
             Content::Closed(store) => store.clone(),
-            Content::Open(_) => MemoryStore::default(),
+            Content::Open(engine) => engine.store().clone(),
         };
-        Disk {
+        let mut copy = Disk {
             log: self.log,
             segments: self.segments.clone(),
             content: Content::Closed(store),
             queue: Vec::new(),
-            writing: None,
+            writing: self.writing.clone(),
             checkpoint: None,
             durable_start: self.durable_start.clone(),
+            durable_lives: self.durable_lives.clone(),
             doubts: Doubts::default(),
             is_rotten: self.is_rotten,
             #[cfg(test)]
             sums: spoiled::Sums::default(),
             feed_per_mille: self.feed_per_mille,
             is_full: false,
+        };
+        if matches!(self.content, Content::Open(_)) {
+            copy.crash(rng);
         }
+        copy
     }
 
     /// A bug to be found: the disk forgets a record without a word. Returns whether it held any.
@@ -485,6 +517,12 @@ impl Disk {
             segment.bytes.extend(bytes);
         }
     }
+}
+
+/// Of the state that is not per key, what is remembered of the lives of others.
+fn lives(meta: &BTreeMap<MetaKey, Bytes>) -> BTreeMap<MetaKey, Bytes> {
+    let lives = meta.range(MetaKey::Life(NodeId(0))..=MetaKey::Life(NodeId(u64::MAX)));
+    lives.map(|(key, bytes)| (key.clone(), bytes.clone())).collect()
 }
 
 fn all_slots() -> (Slot, Slot) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::disk::Disk;
+use super::world::{Copied, Copy};
 use crate::protocol::causality::ClusterSecret;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::NodeId;
@@ -39,6 +40,10 @@ pub(super) struct Host {
     pub(super) is_frozen: bool,
     /// It has lost its disk, and what came back under its name is not whole yet.
     pub(super) has_lost: bool,
+    /// Whether it runs from a copy of its disk.
+    pub(super) copied: Copied,
+    /// A copy of its disk that somebody has made, or the disk that one was put in the place of.
+    pub(super) copy: Option<Box<Copy>>,
     /// Its log is damaged, so that it may refuse to start from it.
     pub(super) log_is_damaged: bool,
     /// Its store is going to be opened without one of its records.

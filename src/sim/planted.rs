@@ -105,6 +105,11 @@ impl Bench {
         self.bug == Some(bug)
     }
 
+    /// Whether old copies of a directory come back that the world knows nothing of.
+    pub(super) fn restores_backups(&self) -> bool {
+        self.has(Scaffold::RestoredBackup)
+    }
+
     fn has(&self, scaffold: Scaffold) -> bool {
         self.entry.is_some_and(|entry| entry.profile.scaffold == Some(scaffold))
     }
@@ -173,9 +178,9 @@ impl Bench {
             return;
         }
         match &self.backup {
-            Some(backup) if self.rng.chance(500) => *disk = backup.copy(),
+            Some(backup) if self.rng.chance(500) => *disk = backup.copy(&mut self.rng),
             Some(_) => {}
-            None => self.backup = Some(disk.copy()),
+            None => self.backup = Some(disk.copy(&mut self.rng)),
         }
     }
 

@@ -24,7 +24,10 @@ pub struct Strike {
 #[must_use]
 pub fn is_single(kind: Kind) -> bool {
     !kind.is_condition()
-        || matches!(kind, Kind::CrashApplied | Kind::CrashDurable | Kind::LostDisk | Kind::RotLog)
+        || matches!(
+            kind,
+            Kind::CrashApplied | Kind::CrashDurable | Kind::LostDisk | Kind::RotLog | Kind::Backup
+        )
 }
 
 /// Counts the faults that come up and lets those strike that are wanted.

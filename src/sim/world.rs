@@ -1,5 +1,6 @@
 //! The world of one run: machines, network, clients, and the one order in which everything happens.
 
+mod backups;
 mod clients;
 mod core;
 mod disks;
@@ -46,6 +47,7 @@ use crate::protocol::rng::Rng;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::{Answer, Request};
 use crate::protocol::wire::peer::PeerMessage;
+pub(super) use backups::{Copied, Copy};
 use scheduled::Scheduled;
 
 /// How long a cluster without faults may take until all of its nodes serve.
@@ -231,6 +233,8 @@ impl World {
                 has_served: false,
                 is_frozen: false,
                 has_lost: false,
+                copied: Copied::No,
+                copy: None,
                 log_is_damaged: false,
                 loses_a_record: false,
                 sync_fails: false,
@@ -326,7 +330,10 @@ impl World {
 
     fn report(mut self) -> Report {
         self.workload.history.reaped = Some(self.witness.reaped());
-        self.violations.extend(invariants::judge(&self.workload.history));
+        let was_broken_off = !self.violations.is_empty();
+        let found = invariants::judge(&self.workload.history).into_iter();
+        // Nor has it given anybody the time to answer.
+        self.violations.extend(found.filter(|v| !was_broken_off || v.invariant != Invariant::Liveness));
         #[cfg(test)]
         self.planted.mute(&mut self.violations);
         self.counts.lost = self.network.lost;
@@ -473,6 +480,7 @@ impl World {
         process.node.handle(host.clock.now(self.now), input, &mut outputs);
         self.watch(index, before, asked, &outputs);
         self.carry_out(index, outputs);
+        self.demand_that_a_copy_is_noticed(index);
     }
 
     /// Does what a node wants done, in order, and schedules its next wake.

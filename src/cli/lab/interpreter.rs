@@ -25,6 +25,8 @@ pub(super) const WORDS: &[&str] = &[
     "heal",
     "kill",
     "wipe",
+    "backup",
+    "restore",
     "restart",
     "pause",
     "resume",
@@ -163,6 +165,8 @@ impl Interpreter {
             ),
             Command::Kill(names) => self.lab.kill(&names),
             Command::Wipe(names) => self.lab.wipe(&names)?,
+            Command::Backup(names) => self.lab.backup(&names)?,
+            Command::Restore(names) => self.lab.restore(&names)?,
             Command::Pause(names) => self.lab.pause(&names),
             Command::Resume(names) => self.lab.resume(&names)?,
             Command::Restart(names) => {

@@ -23,6 +23,7 @@ mod detector;
 mod dissemination;
 mod founding;
 mod founding_words;
+mod lives;
 mod packing;
 mod reachability;
 mod receive;
@@ -45,19 +46,22 @@ use self::detector::Detector;
 use self::dissemination::Dissemination;
 use self::founding::Founding;
 pub use self::founding::{Bond, Pledge};
+use self::lives::Lives;
+pub use self::lives::OwnLife;
 use self::reachability::Links;
 pub use self::recovered::{RecoverError, Recovered};
-use self::saving::Saves;
+use self::saving::{Purpose, Saves};
 use crate::protocol::config::{MembershipConfig, NodeConfig};
 use crate::protocol::id::NodeId;
 use crate::protocol::output::{Destination, Notice};
 use crate::protocol::ring::entry::{Entry, Name, Stage};
 use crate::protocol::rng::Rng;
-use crate::protocol::storage::op::MetaKey;
+use crate::protocol::storage::op::{Lsn, MetaKey};
 use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::client::{Health, MemberView};
 use crate::protocol::wire::gossip::{ADDRESSES_MAX, Body, Gossip};
 pub use crate::protocol::wire::gossip::{Cluster, Founders};
+use crate::protocol::wire::life::{Claim, Life};
 
 /// Names something that was asked to be made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +91,16 @@ pub enum Effect {
     Changed,
     /// Another process lives under this identity, a later one with a higher amnesia generation: this one must stop.
     Fenced(u32),
+    /// Somebody remembers a life of this node that it does not come after: it runs from an old copy of its directory, or
+    /// beside another process of its identity, and must stop.
+    Denied {
+        /// Who remembers it.
+        by: NodeId,
+        /// What.
+        remembers: Life,
+    },
+    /// A member has been shown where this node comes from, and does not know better.
+    Believed(NodeId),
     /// The cluster is known and durable, and so is everything that its ring needs: build the ring from
     /// [`Membership::ring_members`] and serve. Once per start.
     Founded,
@@ -113,6 +127,7 @@ pub struct Membership {
     detector: Detector,
     dissemination: Dissemination,
     clocks: Clocks,
+    lives: Lives,
     /// While there is no cluster.
     founding: Option<Founding>,
     cluster: Option<Cluster>,
@@ -146,10 +161,16 @@ impl Membership {
     /// The membership of a node that starts as `own` from what it remembers.
     ///
     /// `own` carries an incarnation above every earlier one ([`Recovered::incarnation_of`]); its phase, amnesia generation and, for a founder,
-    /// place, zone and weight are those that are remembered.
+    /// place, zone and weight are those that are remembered. `life` is what this start can show for itself.
     #[must_use]
-    pub fn new(config: &NodeConfig, mut own: Entry, recovered: Recovered, mut rng: Rng) -> Membership {
-        let Recovered { cluster, pledge, members, seeds } = recovered;
+    pub fn new(
+        config: &NodeConfig,
+        mut own: Entry,
+        life: OwnLife,
+        recovered: Recovered,
+        mut rng: Rng,
+    ) -> Membership {
+        let Recovered { cluster, pledge, members, seeds, own_life: _, lives } = recovered;
         own.addresses.truncate(ADDRESSES_MAX);
         if let Some(line) = members.iter().find(|news| news.entry.id == own.id) {
             own.phase = own.phase.max(line.entry.phase);
@@ -187,6 +208,7 @@ impl Membership {
             detector: Detector::new(&watch),
             dissemination: Dissemination::default(),
             clocks: Clocks::default(),
+            lives: Lives::new(life, lives),
             founding,
             cluster,
             settled,
@@ -266,6 +288,41 @@ impl Membership {
             self.act_on(token, out);
             self.finish(out);
         }
+    }
+
+    /// The disk was asked to keep something of its own at this position, other than what this node knows of others.
+    pub fn wrote(&mut self, position: Lsn) {
+        self.lives.wrote(position);
+    }
+
+    /// The log is durable up to here.
+    pub fn is_durable(&mut self, through: Lsn) {
+        self.lives.is_durable(through);
+    }
+
+    /// What this node can show of its lives.
+    #[must_use]
+    pub fn claim(&self) -> &Claim {
+        self.lives.claim()
+    }
+
+    /// Whether enough of the others have been asked, in this life or since the last one that had asked them.
+    #[must_use]
+    pub fn has_asked(&self) -> bool {
+        self.lives.has_asked()
+    }
+
+    /// Shows some members where this node comes from.
+    pub fn ask(&self, members: impl Iterator<Item = NodeId>, out: &mut Vec<Effect>) {
+        for id in members {
+            self.send(id, Body::Claim(*self.lives.claim()), out);
+        }
+    }
+
+    /// Enough of them have answered. What they have believed need not be shown again.
+    pub fn was_believed(&mut self, out: &mut Vec<Effect>) {
+        let entry = self.lives.confirm();
+        self.persist(Purpose::Life, vec![entry], out);
     }
 
     /// The node stops in good order: the others need not find out.

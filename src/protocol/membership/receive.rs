@@ -10,6 +10,7 @@ use crate::protocol::ring::entry::Entry;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::client::Health;
 use crate::protocol::wire::gossip::{Body, Gossip, News};
+use crate::protocol::wire::life::Life;
 
 /// Pings on behalf of others that are remembered.
 const RELAYS_MAX: usize = 256;
@@ -71,11 +72,15 @@ impl Membership {
         }
         let answers = match body {
             Body::Ping { number, incarnation, version, health } => {
-                self.send(from, Body::Ack { number, wall: self.now.wall }, out);
+                let Life { nonce, position, .. } = self.lives.claim().now;
+                self.send(from, Body::Ack { number, wall: self.now.wall, nonce, position }, out);
                 self.on_ping(from, (incarnation, version), health, out);
                 return;
             }
-            Body::Ack { number, wall } => {
+            Body::Ack { number, wall, nonce, position } => {
+                if !self.lives.heard(from, nonce, position) {
+                    self.send(from, Body::Unknown { nonce }, out);
+                }
                 if let Some(answer) = self.links.answered(now, from, number) {
                     self.clocks.sample(self.now, answer.sent, from, wall);
                 }
@@ -96,6 +101,20 @@ impl Membership {
                 return;
             }
             Body::Vouch { target } => return self.detector.vouched(now, target),
+            // Of whom this node has not heard it remembers nothing; they ask again.
+            Body::Claim(_) if self.book.get(from).is_none() => return,
+            Body::Claim(claim) => {
+                let life = self.lives.shown(from, &claim);
+                vec![Body::Known { nonce: claim.now.nonce, life }]
+            }
+            Body::Known { nonce, life } => return self.on_known(from, nonce, life, out),
+            Body::Unknown { nonce } => {
+                let claim = *self.lives.claim();
+                if nonce != claim.now.nonce {
+                    return;
+                }
+                vec![Body::Claim(claim)]
+            }
             Body::Digest { hash } => dissemination::on_digest(&self.book, hash, &mut self.rng),
             Body::Buckets { hashes } => dissemination::on_buckets(&self.book, &hashes, &mut self.rng),
             Body::Listing { low, high, members } => {
@@ -122,6 +141,20 @@ impl Membership {
         };
         for answer in answers {
             self.send(from, answer, out);
+        }
+    }
+
+    /// A member says what it remembers of this node.
+    fn on_known(&mut self, from: NodeId, nonce: u64, life: Option<Life>, out: &mut Vec<Effect>) {
+        let claim = self.lives.claim();
+        if nonce != claim.now.nonce {
+            return;
+        }
+        match life {
+            Some(remembers) if !claim.comes_after(&remembers) => {
+                out.push(Effect::Denied { by: from, remembers });
+            }
+            Some(_) | None => out.push(Effect::Believed(from)),
         }
     }
 

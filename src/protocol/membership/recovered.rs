@@ -9,12 +9,14 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use super::founding::Pledge;
+use super::lives::OwnLife;
 use crate::protocol::codec::{self, DecodeError};
 use crate::protocol::id::{Incarnation, NodeId};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::storage::op::MetaKey;
 use crate::protocol::wire::client::Health;
 use crate::protocol::wire::gossip::{Cluster, News};
+use crate::protocol::wire::life::Life;
 
 /// The version of the durable formats of membership; the first byte of each.
 const VERSION: u8 = 1;
@@ -30,6 +32,10 @@ pub struct Recovered {
     pub members: Vec<News>,
     /// The seeds that it was told at its last start that named any.
     pub seeds: Vec<SocketAddr>,
+    /// What it showed of itself at its last start; none if that was before nodes did so.
+    pub own_life: Option<OwnLife>,
+    /// How far the others had got when they were last heard of.
+    pub lives: BTreeMap<NodeId, Life>,
 }
 
 /// The durable state cannot be read. Nothing was changed.
@@ -69,6 +75,10 @@ impl Recovered {
                 MetaKey::Founding => recovered.pledge = read("promise of the founding", bytes)?,
                 MetaKey::Member(_) => recovered.members.push(read("address book", bytes)?),
                 MetaKey::Seed(address) => recovered.seeds.push(*address),
+                MetaKey::OwnLife => recovered.own_life = Some(read("life of this node", bytes)?),
+                MetaKey::Life(member) => {
+                    recovered.lives.insert(*member, read("lives of other members", bytes)?);
+                }
                 MetaKey::Identity
                 | MetaKey::Start
                 | MetaKey::Trust

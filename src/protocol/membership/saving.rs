@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::founding::{Pledge, Step};
 use super::recovered::write;
 use super::{Effect, Membership, PersistToken, founding_words as words};
+use crate::protocol::id::NodeId;
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::storage::op::MetaKey;
 use crate::protocol::time::{Moment, Now};
@@ -35,6 +36,8 @@ pub(super) enum Purpose {
     Lines,
     /// The seeds.
     Seeds,
+    /// That the others have been asked.
+    Life,
 }
 
 /// What is under way to the disk.
@@ -56,7 +59,12 @@ fn line(news: &News) -> (MetaKey, Option<Bytes>) {
 }
 
 impl Membership {
-    fn persist(&mut self, purpose: Purpose, entries: Vec<(MetaKey, Option<Bytes>)>, out: &mut Vec<Effect>) {
+    pub(super) fn persist(
+        &mut self,
+        purpose: Purpose,
+        entries: Vec<(MetaKey, Option<Bytes>)>,
+        out: &mut Vec<Effect>,
+    ) {
         self.saves.last += 1;
         let token = PersistToken(self.saves.last);
         self.saves.pending.insert(token, purpose);
@@ -100,7 +108,7 @@ impl Membership {
                     out.push(Effect::Changed);
                 }
             }
-            Some(Purpose::Lines | Purpose::Seeds) | None => {}
+            Some(Purpose::Lines | Purpose::Seeds | Purpose::Life) | None => {}
         }
     }
 
@@ -227,19 +235,25 @@ impl Membership {
     /// When lines should be written behind.
     pub(super) fn lines_due(&self) -> Moment {
         let is_busy = self.saves.is_pending(|purpose| matches!(purpose, Purpose::Lines));
-        let has_any = self.cluster.is_some() && self.book.has_unsaved();
+        let has_any = self.cluster.is_some() && (self.book.has_unsaved() || self.lives.has_unsaved());
         if has_any && !is_busy { self.saves.next_lines } else { Moment::NEVER }
     }
 
     /// Writes lines behind.
     pub(super) fn save_lines(&mut self, out: &mut Vec<Effect>) {
         let lines = self.book.take_unsaved(LINES_MAX);
-        if lines.is_empty() {
+        let lives = self.lives.take_unsaved(LINES_MAX);
+        if lines.is_empty() && lives.is_empty() {
             return;
         }
         self.saves.next_lines = self.now.monotonic + self.config.period * LINES_PERIODS;
         let saved = |news: Option<News>| news.map(|news| write(&self.as_saved(news)));
-        let entries = lines.into_iter().map(|(id, news)| (MetaKey::Member(id), saved(news))).collect();
+        let forgotten: Vec<NodeId> =
+            lines.iter().filter(|(_, news)| news.is_none()).map(|(id, _)| *id).collect();
+        let mut entries: Vec<_> =
+            lines.into_iter().map(|(id, news)| (MetaKey::Member(id), saved(news))).collect();
+        entries.extend(lives);
+        entries.extend(forgotten.into_iter().filter_map(|id| self.lives.forget(id)));
         self.persist(Purpose::Lines, entries, out);
     }
 

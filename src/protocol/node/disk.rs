@@ -20,6 +20,7 @@ impl Node {
         }
         match reply {
             DiskReply::Applied { ticket, slot, lsn, applied } => {
+                self.membership.wrote(lsn);
                 if let Applied::Changed { record, .. } = &applied {
                     self.note_for_reaping(now, slot, record, out);
                 }
@@ -42,21 +43,18 @@ impl Node {
                 Some(Errand::Replay(key)) => self.on_hint_read(now, key, stored, out),
                 Some(_) | None => {}
             },
-            DiskReply::Removed { ticket, lsn, is_gone } => match self.desk.fetch_errand(ticket) {
-                Some(Errand::DropHint(key)) => self.on_hint_removed(now, key, lsn, is_gone, out),
-                Some(Errand::Reap(token)) => self.on_reap_reply(now, token, reply, out),
-                Some(_) | None => {}
-            },
-            DiskReply::MetaApplied { ticket, lsn } => match self.desk.fetch_errand(ticket) {
-                Some(Errand::Start(actor)) => self.wait(now, lsn, Vigil::Start(actor), out),
-                Some(Errand::Belief(token)) => self.wait(now, lsn, Vigil::Belief(token), out),
-                Some(Errand::Register(slot, holder, request)) => {
-                    self.wait(now, lsn, Vigil::Register(slot, holder, request), out);
+            DiskReply::Removed { ticket, lsn, is_gone } => {
+                self.membership.wrote(lsn);
+                match self.desk.fetch_errand(ticket) {
+                    Some(Errand::DropHint(key)) => self.on_hint_removed(now, key, lsn, is_gone, out),
+                    Some(Errand::Reap(token)) => self.on_reap_reply(now, token, reply, out),
+                    Some(_) | None => {}
                 }
-                Some(Errand::Trust) => self.on_trust_kept(now, lsn, out),
-                Some(Errand::Reap(token)) => self.wait(now, lsn, Vigil::Reap(token), out),
-                Some(_) | None => {}
-            },
+            }
+            DiskReply::MetaApplied { ticket, lsn } => {
+                let errand = self.desk.fetch_errand(ticket);
+                self.on_meta(now, errand, lsn, out);
+            }
             DiskReply::Sums { ticket, .. }
             | DiskReply::Listed { ticket, .. }
             | DiskReply::ReadMany { ticket, .. } => match self.desk.fetch_errand(ticket) {
@@ -65,13 +63,34 @@ impl Node {
                 Some(Errand::Reap(token)) => self.on_reap_reply(now, token, reply, out),
                 Some(_) | None => {}
             },
-            DiskReply::Mended { ticket, lsn, dropped } => self.on_mended(now, ticket, lsn, dropped, out),
+            DiskReply::Mended { ticket, lsn, dropped } => {
+                self.membership.wrote(lsn);
+                self.on_mended(now, ticket, lsn, dropped, out);
+            }
             DiskReply::Doubted { slots, why } => self.on_doubted(now, &slots, why, out),
             DiskReply::Durable { through } => {
+                self.membership.is_durable(through);
                 for vigil in self.desk.synced(through) {
                     self.on_durable(now, vigil, out);
                 }
             }
+        }
+    }
+
+    /// State that is not per key was replaced.
+    fn on_meta(&mut self, now: Now, errand: Option<Errand>, lsn: Lsn, out: &mut Vec<Output>) {
+        if !matches!(errand, Some(Errand::Belief(_))) {
+            self.membership.wrote(lsn);
+        }
+        match errand {
+            Some(Errand::Start(actor)) => self.wait(now, lsn, Vigil::Start(actor), out),
+            Some(Errand::Belief(token)) => self.wait(now, lsn, Vigil::Belief(token), out),
+            Some(Errand::Register(slot, holder, request)) => {
+                self.wait(now, lsn, Vigil::Register(slot, holder, request), out);
+            }
+            Some(Errand::Trust) => self.on_trust_kept(now, lsn, out),
+            Some(Errand::Reap(token)) => self.wait(now, lsn, Vigil::Reap(token), out),
+            Some(_) | None => {}
         }
     }
 

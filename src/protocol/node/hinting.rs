@@ -18,10 +18,16 @@ use crate::protocol::wire::peer::PeerMessage;
 impl Node {
     /// When [`tick_hints`](Node::tick_hints) has something to do.
     pub(super) fn next_hinting(&self) -> Moment {
-        if self.view.is_none() || self.life != Life::Running {
+        if self.view.is_none() || self.life != Life::Running || !self.keeps_hints() {
             return Moment::NEVER;
         }
         self.hints.next_deadline().min(self.register.next_deadline())
+    }
+
+    /// Whether it has to do with hints at all: not before the other owners have been asked, since an old copy of a
+    /// directory does not know what it keeps.
+    fn keeps_hints(&self) -> bool {
+        self.losses.trust.unasked().is_empty()
     }
 
     /// What it keeps for owners that cannot be reached.
@@ -43,7 +49,8 @@ impl Node {
         match message {
             PeerMessage::Hint { request, digest, epoch, target, key, record } => {
                 let hint = Kept { digest, target, key, stamped: Stamped { record, epoch } };
-                match self.scope(now, out) {
+                let keeps = self.keeps_hints();
+                match self.scope(now, out).filter(|_| keeps) {
                     Some((_, mut scope)) => {
                         hints::on_hint(from, request, hint, &mut scope);
                     }
@@ -52,7 +59,8 @@ impl Node {
             }
             PeerMessage::Hinted { request } => self.tell(now, request, Event::Hinted(from), out),
             PeerMessage::AskHints { slots } => {
-                if let Some((_, mut scope)) = self.scope(now, out) {
+                let keeps = self.keeps_hints();
+                if let Some((_, mut scope)) = self.scope(now, out).filter(|_| keeps) {
                     hints::on_ask(from, slots, &mut scope);
                 }
             }

@@ -100,7 +100,7 @@ impl Node {
     pub(super) fn adopt_epochs(&mut self, now: Now, standings: &[(Slot, Standing)], out: &mut Vec<Output>) {
         let trust = &self.losses.trust;
         let voteless: Vec<_> =
-            standings.iter().filter(|(slot, _)| trust.standing(*slot) != Trusted::Votes).copied().collect();
+            standings.iter().filter(|(slot, _)| trust.voteless().contains(*slot)).copied().collect();
         self.with_reaper(now, out, |reaper, ground| reaper.adopt(&voteless, ground));
     }
 

@@ -7,13 +7,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Counts, Life, Losses, Node, Stall};
+use super::{Counts, Inquiry, Life, Losses, Node, Stall};
 use crate::protocol::antientropy::AntiEntropy;
 use crate::protocol::antientropy::reaper::Reaper;
 use crate::protocol::codec;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::{Actor, Incarnation, NodeId, Place};
-use crate::protocol::membership::{Membership, Recovered};
+use crate::protocol::membership::{Membership, OwnLife, Recovered};
 use crate::protocol::output::{Notice, Output};
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::coordinator::Coordinator;
@@ -24,7 +24,7 @@ use crate::protocol::replication::register::HintRegister;
 use crate::protocol::ring::entry::{Entry, Name, Phase};
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::epochs::Epochs;
-use crate::protocol::storage::op::{DiskRequest, MetaKey};
+use crate::protocol::storage::op::{DiskRequest, Lsn, MetaKey};
 use crate::protocol::storage::trust::Trust;
 use crate::protocol::time::Now;
 
@@ -81,19 +81,22 @@ struct Memory {
 }
 
 impl Node {
-    /// A node that starts from the durable state `meta` (empty at its very first start).
+    /// A node that starts from the durable state `meta` (empty at its very first start) and a log that ends at `end`.
     ///
     /// What is to be done for the start is appended to `out`: nothing but a disk request, until the new incarnation and
     /// the new actor are durable. Both are new at *every* start, so that no crash, backup or clone of the directory can
-    /// make a dot be issued twice.
+    /// make a dot be issued twice. It has a vote for nothing before it has asked the other owners whether its directory
+    /// is an old copy.
     pub fn start(
         config: NodeConfig,
         meta: &BTreeMap<MetaKey, Bytes>,
+        end: Lsn,
         now: Now,
         mut rng: Rng,
         out: &mut Vec<Output>,
     ) -> Result<Node, StartError> {
         let known: Option<Identity> = read(meta, &MetaKey::Identity)?;
+        let is_first = known.is_none();
         let identity =
             known.unwrap_or_else(|| Identity { node: NodeId(rng.bits()), name: config.name.clone() });
         if identity.name != config.name {
@@ -110,23 +113,32 @@ impl Node {
                 .next(),
             actor: Actor(rng.bits()),
         };
+        let life = if is_first {
+            OwnLife::first(start.incarnation, rng.bits())
+        } else {
+            OwnLife::next(recovered.own_life, start.incarnation, end, rng.bits())
+        };
         let remembered =
             recovered.members.iter().map(|news| &news.entry).find(|entry| entry.id == identity.node).cloned();
         let own = own_entry(&config, &identity, start.incarnation, remembered.as_ref(), out);
         let entries = vec![
             (MetaKey::Identity, Some(codec::encode(&identity).into())),
             (MetaKey::Start, Some(codec::encode(&start).into())),
+            life.entry(),
         ];
         let mut desk = Desk::default();
         desk.ask(Errand::Start(start.actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
-        let trust = Trust::recover(meta.get(&MetaKey::Trust))
+        let mut trust = Trust::recover(meta.get(&MetaKey::Trust))
             .map_err(|error| StartError::Unreadable(error.to_string()))?;
+        if !is_first {
+            trust.ask_first();
+        }
         let unreadable = |error: codec::DecodeError| StartError::Unreadable(error.to_string());
         let register = HintRegister::parse(meta).map_err(unreadable)?;
         let hints = Hints::parse(meta).map_err(unreadable)?;
         let epochs = Epochs::parse(meta).map_err(unreadable)?;
         let memory = Memory { recovered, trust, register, hints, epochs };
-        Ok(Node::assemble(config, start, own, memory, desk, now, rng))
+        Ok(Node::assemble(config, start, (own, life), memory, desk, now, rng))
     }
 
     /// A node that comes back without its disk: the member that is `known` to the others, under its own id.
@@ -160,23 +172,25 @@ impl Node {
         // Two recoveries that begin from the same knowledge must not share a generation: each would take the other's
         // acknowledgements for its own. So it is a little above by chance.
         own.amnesia = known.amnesia.saturating_add(rng.between(1, AMNESIA_STEP) as u32);
+        let life = OwnLife::first(incarnation, rng.bits());
         let mut trust = Trust::lost();
         let entries = vec![
             (MetaKey::Identity, Some(codec::encode(&identity).into())),
             (MetaKey::Start, Some(codec::encode(&start).into())),
             (MetaKey::Trust, trust.save().flatten()),
+            life.entry(),
             Recovered::remember(&own),
         ];
         let mut desk = Desk::default();
         desk.ask(Errand::Start(start.actor), |ticket| DiskRequest::Meta { ticket, entries }, out);
         let memory = Memory { trust, ..Memory::default() };
-        Ok(Node::assemble(config, start, own, memory, desk, now, rng))
+        Ok(Node::assemble(config, start, (own, life), memory, desk, now, rng))
     }
 
     fn assemble(
         config: NodeConfig,
         start: Start,
-        own: Entry,
+        (own, life): (Entry, OwnLife),
         memory: Memory,
         desk: Desk,
         now: Now,
@@ -185,7 +199,7 @@ impl Node {
         let id = own.id;
         let Memory { recovered, trust, register, mut hints, epochs } = memory;
         hints.number_from(rng.bits());
-        let membership = Membership::new(&config, own, recovered, rng.fork());
+        let membership = Membership::new(&config, own, life, recovered, rng.fork());
         let antientropy = AntiEntropy::new(id, &config.exchange, rng.fork());
         Node {
             life: Life::Starting,
@@ -193,6 +207,7 @@ impl Node {
             stall: Stall::default(),
             incarnation: start.incarnation,
             author: Author::new(start.actor),
+            inquiry: Inquiry::default(),
             losses: Losses::new(trust),
             membership,
             view: None,

@@ -97,8 +97,8 @@ impl Node {
         status.add_dirty(self.antientropy.dirty());
         if let Some(view) = &self.view {
             // What it may not vote for is being refilled. The rest of that set is of slots that it does not own.
-            let voteless = self.losses.trust.voteless().iter();
-            status.add_dirty(voteless.filter(|slot| view.slot(*slot).is_owner(self.id())));
+            let withdrawn = self.losses.trust.voteless().iter().chain(self.losses.trust.unasked().iter());
+            status.add_dirty(withdrawn.filter(|slot| view.slot(*slot).is_owner(self.id())));
         }
         status
     }

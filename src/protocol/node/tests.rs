@@ -36,7 +36,7 @@ impl Story {
         let config = NodeConfig::new(Name::new("n1").unwrap(), address);
         let now = Now { monotonic: Moment(1_000_000), wall: WALL };
         let mut out = Vec::new();
-        let node = Node::start(config, &meta, now, Rng::from_number(seed), &mut out).unwrap();
+        let node = Node::start(config, &meta, Lsn(0), now, Rng::from_number(seed), &mut out).unwrap();
         let (disk, records) = (Vec::new(), BTreeMap::new());
         (Story { node, now, disk, meta, records, log: Lsn(0) }, out)
     }
@@ -177,7 +177,7 @@ fn a_start_asks_for_nothing_but_the_disk_until_the_incarnation_is_durable() {
     let [Output::Disk(DiskRequest::Meta { entries, .. })] = &out[..] else { panic!("{out:?}") };
     assert_eq!(
         entries.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(),
-        [MetaKey::Identity, MetaKey::Start]
+        [MetaKey::Identity, MetaKey::Start, MetaKey::OwnLife]
     );
     story.keep(out);
     assert_eq!((story.node.hello(), story.node.next_deadline()), (None, Moment::NEVER));
@@ -217,7 +217,7 @@ fn a_restarted_member_serves_as_soon_as_it_may_talk() {
 fn data_of_another_name_is_refused() {
     let story = Story::serving();
     let config = NodeConfig::new(Name::new("n2").unwrap(), ([127, 0, 0, 1], 1).into());
-    let result = Node::start(config, &story.meta, story.now, Rng::from_number(3), &mut Vec::new());
+    let result = Node::start(config, &story.meta, Lsn(0), story.now, Rng::from_number(3), &mut Vec::new());
     assert!(matches!(result, Err(StartError::AnotherName { .. })));
 }
 

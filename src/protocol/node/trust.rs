@@ -140,7 +140,11 @@ impl Node {
         let trust = &self.losses.trust;
         // What an older process might still answer for can be refilled; it must only not be acknowledged.
         let may_begin = |slot| trust.standing(slot) == Standing::Refilling || trust.is_only_unfenced(slot);
-        self.antientropy.refill(now.monotonic, trust.voteless(), may_begin);
+        let mut withdrawn = trust.voteless().clone();
+        trust.unasked().iter().for_each(|slot| {
+            withdrawn.insert(slot);
+        });
+        self.antientropy.refill(now.monotonic, &withdrawn, may_begin);
         self.tell_of_refill(now, out);
         self.raise_if_due(now, out);
     }

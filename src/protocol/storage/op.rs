@@ -48,6 +48,10 @@ pub enum MetaKey {
     HintEpoch(Slot),
     /// Who may keep hints of its slots although no register says so: it was lost.
     HintSuspects,
+    /// What the node can show of its own lives, new at every start.
+    OwnLife,
+    /// How far another member had got when it was last heard of.
+    Life(NodeId),
 }
 
 /// What a node asks of its disk.

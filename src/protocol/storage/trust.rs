@@ -18,6 +18,10 @@
 //! of the same identity, that has the disk: each of the two would count as the same owner, the one under the old
 //! generation and the other under the new one, until so many of the other owners have seen the new one that the old
 //! process can reach no quorum any more.
+//!
+//! A node that starts from its disk has lost nothing that it knows of. But the directory may be an old copy, and only the
+//! others can tell: all of its slots are closed until it has *asked* the other owners; see
+//! [`Claim`](crate::protocol::wire::life::Claim).
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -47,6 +51,8 @@ pub struct Trust {
     state: State,
     /// Doubted since the generation was last raised durably. After a start that is all that was not mended.
     unsaid: SlotSet,
+    /// Of which the other owners have not been asked yet whether they know better than this directory.
+    unasked: SlotSet,
     is_unsaved: bool,
 }
 
@@ -77,7 +83,7 @@ impl Trust {
     #[must_use]
     pub fn lost() -> Trust {
         let state = State { voteless: SlotSet::all(), unmended: SlotSet::new(), unfenced: SlotSet::all() };
-        Trust { state, unsaid: SlotSet::new(), is_unsaved: true }
+        Trust { state, is_unsaved: true, ..Trust::default() }
     }
 
     /// Of a node that starts from what its disk says; `None` if it never had a doubt.
@@ -86,7 +92,7 @@ impl Trust {
         match bytes.split_first() {
             Some((&VERSION, rest)) => {
                 let state: State = codec::decode(rest).map_err(BadTrust::Damaged)?;
-                Ok(Trust { unsaid: state.unmended.clone(), state, is_unsaved: false })
+                Ok(Trust { unsaid: state.unmended.clone(), state, ..Trust::default() })
             }
             other => Err(BadTrust::Version(other.map(|(version, _)| *version))),
         }
@@ -108,7 +114,9 @@ impl Trust {
     /// What a slot may be used for.
     #[must_use]
     pub fn standing(&self, slot: Slot) -> Standing {
-        if !self.state.voteless.contains(slot) {
+        if self.unasked.contains(slot) {
+            Standing::Closed
+        } else if !self.state.voteless.contains(slot) {
             Standing::Votes
         } else if self.unsaid.contains(slot)
             || self.state.unmended.contains(slot)
@@ -120,7 +128,23 @@ impl Trust {
         }
     }
 
-    /// The slots without a vote.
+    /// Nothing is voted for before the other owners have been asked.
+    pub fn ask_first(&mut self) {
+        self.unasked = SlotSet::all();
+    }
+
+    /// The slots of which the other owners are to be asked. None of them votes.
+    #[must_use]
+    pub fn unasked(&self) -> &SlotSet {
+        &self.unasked
+    }
+
+    /// Enough of the other owners of a slot have been asked.
+    pub fn was_asked(&mut self, slot: Slot) {
+        self.unasked.remove(slot);
+    }
+
+    /// The slots that have lost something.
     #[must_use]
     pub fn voteless(&self) -> &SlotSet {
         &self.state.voteless
@@ -181,6 +205,7 @@ impl Trust {
     pub fn is_only_unfenced(&self, slot: Slot) -> bool {
         self.state.unfenced.contains(slot)
             && !self.unsaid.contains(slot)
+            && !self.unasked.contains(slot)
             && !self.state.unmended.contains(slot)
     }
 
@@ -200,6 +225,7 @@ impl Trust {
 
     /// The node does not own these: it has nothing to vote for, and nothing to refill.
     pub fn release(&mut self, is_owned: impl Fn(Slot) -> bool) {
+        self.unasked.retain(&is_owned);
         let before = self.state.voteless.len();
         self.state.voteless.retain(|slot| is_owned(slot) || self.state.unmended.contains(slot));
         if self.state.voteless.len() != before {

@@ -9,9 +9,13 @@
 //!                member    ──Founded───▶ candidate          the cluster exists; here it is
 //!
 //! heartbeats     observer  ──Ping──────▶ member             are you there? this is what I know of you
-//!                observer  ◀──Ack─────── member             and this is my clock
+//!                observer  ◀──Ack─────── member             and this is my clock, and how far I have got
 //!                observer  ──PingFor───▶ helper ──Ping──▶ member
 //!                observer  ◀──Vouch───── helper ◀──Ack─── member
+//!
+//! lives          member    ──Claim─────▶ member             this is what I come from; do you know better?
+//!                member    ◀──Known───── member             of you I remember nothing that contradicts this, or this
+//!                member    ◀──Unknown─── member             after an Ack: show me where you come from
 //!
 //! dissemination  A ──Digest──▶ B    equal: silence
 //!                A ◀─Buckets── B    only if the book is large
@@ -28,9 +32,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cluster::{Cluster, Founders, TooManyFounders};
 use super::client::Health;
+use super::life::{Claim, Life};
 use crate::protocol::id::{ClusterId, Incarnation, NodeId};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::replicas::Replicas;
+use crate::protocol::storage::op::Lsn;
 use crate::protocol::time::WallTime;
 
 /// The largest encoding of a membership message, as the peer message that carries it: what fits in one datagram of every network.
@@ -114,6 +120,10 @@ pub enum Body {
         number: u64,
         /// The wall clock of the answering node.
         wall: WallTime,
+        /// Names the life in which it is.
+        nonce: u64,
+        /// How far it has got in it.
+        position: Lsn,
     },
     /// Ping a member for the sender, which got no answer itself.
     PingFor {
@@ -124,6 +134,20 @@ pub enum Body {
     Vouch {
         /// Who answered.
         target: NodeId,
+    },
+    /// The sender has started, and has no vote before enough of the other owners have answered.
+    Claim(Claim),
+    /// What the sender remembers of the receiver.
+    Known {
+        /// Of the life whose claim it answers.
+        nonce: u64,
+        /// The latest life, if what was shown does not come after that one.
+        life: Option<Life>,
+    },
+    /// The sender has not been shown the claim of this life of the receiver.
+    Unknown {
+        /// Of the life.
+        nonce: u64,
     },
     /// One hash over everything that the sender knows of all members.
     Digest {

@@ -5,5 +5,6 @@ pub mod exchange;
 pub mod fault;
 pub mod frame;
 pub mod gossip;
+pub mod life;
 pub mod peer;
 pub mod reap;

@@ -20,7 +20,7 @@ fn driver(folder: &tempfile::TempDir) -> Arc<Driver> {
     let (clock, mut outputs) = (Clock::start(), Vec::new());
     let config = NodeConfig::new(Name::new("n1").unwrap(), endpoint.local_address());
     let rng = Rng::from_seed([7; 32]);
-    let node = Node::start(config, disk.meta(), clock.now(), rng, &mut outputs).unwrap();
+    let node = Node::start(config, disk.meta(), disk.durable(), clock.now(), rng, &mut outputs).unwrap();
     Driver::new(node, disk, outputs, Peers::new(endpoint, clock), clock)
 }
 

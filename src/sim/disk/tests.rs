@@ -158,7 +158,7 @@ fn a_log_that_is_damaged_in_the_middle_is_refused_and_with_the_bug_cut() {
             continue;
         }
         let bed = planted::plant(Some(Planted::LogCutInTheMiddle));
-        let mut copy = disk.copy();
+        let mut copy = disk.copy(&mut rng);
         // The store may be ahead of the cut, which even the bug does not forgive.
         if copy.open().is_ok() {
             let held = (0..60_u64).filter(|number| {

@@ -33,6 +33,14 @@ impl Starts {
         self.lost.insert(host);
     }
 
+    /// An old copy of the disk of `host` was put in its place. Its node may use an incarnation once more: it is for the
+    /// others to find that out.
+    pub fn restored(&mut self, host: usize) {
+        if let Some((_, incarnation)) = self.last.get_mut(&host) {
+            *incarnation = Incarnation::default();
+        }
+    }
+
     /// The node on `host` says that it has started.
     pub fn started(&mut self, host: usize, id: NodeId, incarnation: Incarnation) -> Option<Violation> {
         let was_lost = self.lost.remove(&host);

@@ -390,6 +390,15 @@ pub(super) const BANK: &[Entry] = &[
         judges: &[RegularReads, AtomicReads, DurableReads],
         budget: 200,
     },
+    Entry {
+        bug: Planted::BackupsUnnoticed,
+        number: "own 8",
+        name: "nobody remembers how far a node had got",
+        seen_in: OWN,
+        profile: profiles::OLD_COPIES,
+        judges: &[Sane],
+        budget: 200,
+    },
 ];
 
 /// What waits, and for what.

@@ -69,6 +69,18 @@ pub(super) const LOST_DISKS: Profile = Profile {
     ..SWARM
 };
 
+/// Machines crash often, and some of them come back with an older copy of their disk, over a slow network.
+pub(super) const OLD_COPIES: Profile = Profile {
+    says: "3 nodes, 20 keys, every third write blind; a slow network; crashes, after some of which an old copy of the disk is back",
+    faults: |swarm| {
+        *swarm = strikes(&[Kind::Crash], 700, 1_500);
+        swarm.weather.delay_spread = Duration::from_millis(100);
+        swarm.kinds.insert(Kind::Backup);
+        swarm.from_the_start = false;
+    },
+    ..LOST_DISKS
+};
+
 /// Nothing goes wrong; few keys, and clients that get in each other's way.
 pub(super) const CONFLICTS: Profile = Profile {
     says: "no faults; 3 keys, every third write blind",

@@ -166,6 +166,7 @@ hunts! {
     an_actor_that_is_kept: ActorKept,
     the_voteless_who_answer: VotelessAnswers,
     a_vote_before_the_refill: VoteBeforeTheRefill,
+    a_copy_that_nobody_notices: BackupsUnnoticed,
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::history::{Action, Basis, Ending, History, Operation, Remains, Seen, WriteId};
+use super::command::Command;
 use super::expectation::Finding;
 use super::script::{Ask, BasisOf, Scenario, What};
 use super::stage::{Holding, Order, Reply, Stage, Wanted, names};
@@ -68,7 +69,7 @@ impl Cast {
         }
         let jumps = |step: &super::script::Step| matches!(step.deed, super::script::Deed::Clock(..));
         let wiped = scenario.steps.iter().filter_map(|step| match &step.deed {
-            super::script::Deed::Command(super::command::Command::Wipe(names)) => Some(names),
+            super::script::Deed::Command(Command::Wipe(names) | Command::Restore(names)) => Some(names),
             _ => None,
         });
         let wiped: BTreeSet<&String> = wiped.flatten().collect();

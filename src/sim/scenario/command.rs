@@ -9,6 +9,7 @@
 //! heal                            remove all faults
 //! kill n1                         SIGKILL; restart, pause (SIGSTOP), resume
 //! wipe n1                         SIGKILL, and the loss of its disk; restart then recovers it
+//! backup n1                       copy its disk; restore n1 puts the copy back later, after a SIGKILL
 //! ```
 
 use std::time::Duration;
@@ -28,6 +29,10 @@ pub enum Command {
     Kill(Vec<String>),
     /// SIGKILL, and everything on its disk is gone. A restart then recovers it.
     Wipe(Vec<String>),
+    /// Copy its disk, as it is at this moment.
+    Backup(Vec<String>),
+    /// SIGKILL, and its disk is the copy that was made last.
+    Restore(Vec<String>),
     /// Start again what was killed; stop in good order and start again what runs.
     Restart(Vec<String>),
     /// SIGSTOP.
@@ -88,6 +93,12 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     ("heal", "heal", "remove all faults"),
     ("kill", "kill n2", "SIGKILL"),
     ("wipe", "wipe n2", "SIGKILL, and the loss of its disk; restart then recovers it"),
+    ("backup", "backup n2", "copy its disk"),
+    (
+        "restore",
+        "restore n2",
+        "SIGKILL, and its disk is the copy again; restart finds that out and recovers it",
+    ),
     ("restart", "restart n2", "start again, after a stop in good order if it runs"),
     ("pause", "pause n2", "SIGSTOP"),
     ("resume", "resume n2", "SIGCONT"),
@@ -153,6 +164,8 @@ impl Parser<'_> {
             }
             "kill" => Command::Kill(self.some_names(rest)?),
             "wipe" => Command::Wipe(self.some_names(rest)?),
+            "backup" => Command::Backup(self.some_names(rest)?),
+            "restore" => Command::Restore(self.some_names(rest)?),
             "restart" => Command::Restart(self.some_names(rest)?),
             "pause" => Command::Pause(self.some_names(rest)?),
             "resume" => Command::Resume(self.some_names(rest)?),

@@ -9,6 +9,7 @@ use crate::protocol::wire::client::{Level, Read, ReadAnswer};
 use crate::sim::clock::Clock;
 use crate::sim::disk::Disk;
 use crate::sim::invariants::fixture::{dot, put, record, written};
+use crate::sim::world::Copied;
 
 struct Scene {
     witness: Witness,
@@ -33,6 +34,8 @@ impl Scene {
             is_frozen: false,
             sync_fails: false,
             has_lost: false,
+            copied: Copied::No,
+            copy: None,
             log_is_damaged: false,
             loses_a_record: false,
         };

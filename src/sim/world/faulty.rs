@@ -25,6 +25,7 @@ impl World {
         if !self.strikes(kind) {
             return;
         }
+        self.perhaps_copy_a_disk();
         if self.counts.faults.is_multiple_of(COMPARED_EVERY) {
             self.compare_views();
         }

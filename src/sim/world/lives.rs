@@ -18,6 +18,7 @@ impl World {
             return;
         }
         self.perhaps_lose_disk(index);
+        self.perhaps_restore_copy(index);
         self.perhaps_damage_log(index);
         let origin = self.rng.below(1 << 40);
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
@@ -47,10 +48,11 @@ impl World {
         self.planted.doctor_start(index, &mut meta, &mut rng);
         let host = &mut self.hosts[index];
         let mut outputs = std::mem::take(&mut self.outputs);
-        let (config, now) = (host.config.clone(), host.clock.now(self.now));
+        let (config, now, end) =
+            (host.config.clone(), host.clock.now(self.now), host.disk.end().unwrap_or_default());
         let started = match &known {
             Some(known) => Node::recover(config, known, now, rng, &mut outputs),
-            None => Node::start(config, &meta, now, rng, &mut outputs),
+            None => Node::start(config, &meta, end, now, rng, &mut outputs),
         };
         match started {
             Ok(node) => {
@@ -106,6 +108,10 @@ impl World {
                 self.crash(index, down, "ends, since a later life of its node was heard of");
                 // Its operator does what it is told: puts the directory aside and recovers the node.
                 return self.lose_disk(index);
+            }
+            Notice::Denied { .. } => {
+                self.note(About::All, || format!("{} says {notice:?}", host::name(index)));
+                return self.was_denied(index);
             }
             Notice::Health { .. }
             | Notice::Trouble(_)

@@ -14,7 +14,7 @@ use super::super::faults::Kind;
 use super::super::host;
 use super::super::invariants::{Invariant, Violation};
 use super::super::trace::About;
-use super::{Event, World};
+use super::{Copied, Event, World};
 use crate::protocol::id::NodeId;
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::storage::op::MetaKey;
@@ -63,7 +63,7 @@ impl World {
         self.hosts[index].disk.open().ok()
     }
 
-    fn may_lose_disk(&self, index: usize) -> bool {
+    pub(super) fn may_lose_disk(&self, index: usize) -> bool {
         let others = self.hosts.iter().enumerate().filter(|(other, _)| *other != index);
         self.hosts.len() >= 3
             && self.options.replicas.get() >= 3
@@ -76,6 +76,7 @@ impl World {
         self.note(About::All, || format!("{} has lost its disk", host::name(index)));
         self.hosts[index].disk = Disk::new(self.swarm.feed_per_mille, &mut self.rng);
         self.hosts[index].has_lost = true;
+        self.hosts[index].copied = Copied::No;
         self.witness.lost(index);
         self.starts.lost(index);
         self.trace.disk_closed(index);
@@ -112,7 +113,8 @@ impl World {
         }
         for index in 0..self.hosts.len() {
             let Some(process) = &self.hosts[index].process else { continue };
-            let left = process.node.trust().voteless().len();
+            let trust = process.node.trust();
+            let left = trust.voteless().len() + trust.unasked().len();
             if left > 0 {
                 let evidence = format!("{} still has no vote for {left} of its slots", host::name(index));
                 self.violations.push(Violation::general(Invariant::Liveness, evidence));
@@ -123,9 +125,9 @@ impl World {
     /// Whether a machine has a vote for everything.
     pub(super) fn votes(&self, index: usize) -> bool {
         !self.hosts[index].has_lost
-            && self.hosts[index]
-                .process
-                .as_ref()
-                .is_some_and(|process| process.node.trust().voteless().is_empty())
+            && self.hosts[index].process.as_ref().is_some_and(|process| {
+                let trust = process.node.trust();
+                trust.voteless().is_empty() && trust.unasked().is_empty()
+            })
     }
 }

@@ -351,6 +351,20 @@ impl Theatre {
                     self.world.lose_disk(host);
                 }
             }
+            Command::Backup(names) => {
+                self.hosts(names).into_iter().for_each(|host| self.world.copy_disk(host));
+            }
+            Command::Restore(names) => {
+                for host in self.hosts(names) {
+                    if self.world.hosts[host].copy.is_none() {
+                        return Err(format!("there is no copy of the disk of {}", host::name(host)));
+                    }
+                    if self.world.hosts[host].process.is_some() {
+                        self.world.crash(host, FOR_GOOD, "is killed");
+                    }
+                    self.world.restore_copy(host);
+                }
+            }
             Command::Restart(names) => {
                 let hosts = self.hosts(names);
                 hosts.iter().for_each(|host| self.restart(*host));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::testing::{address_of, entry_at};
-use super::super::{Effect, Membership, PersistToken, Recovered};
+use super::super::{Effect, Membership, OwnLife, PersistToken, Recovered};
 use crate::protocol::codec;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::{Incarnation, NodeId};
@@ -144,7 +144,9 @@ impl Network {
         own.incarnation = host.incarnation;
         own.addresses = host.config.addresses.clone();
         own.zone = host.config.zone.clone();
-        let mut membership = Membership::new(&host.config, own, recovered, Rng::from_number(seed));
+        // What membership does with lives does not depend on the log.
+        let life = OwnLife::first(own.incarnation, seed);
+        let mut membership = Membership::new(&host.config, own, life, recovered, Rng::from_number(seed));
         let mut out = Vec::new();
         membership.start(now, &mut out);
         host.membership = Some(membership);
@@ -235,6 +237,8 @@ impl Network {
                     assert_eq!(recovered.cluster.as_ref(), Some(cluster), "served before it was durable");
                 }
                 Effect::Changed => {}
+                // A disk that was set back, which these stories are not about.
+                Effect::Denied { .. } | Effect::Believed(_) => {}
                 Effect::Fenced(generation) => {
                     self.hosts.get_mut(&id).unwrap().fenced = Some(generation);
                 }

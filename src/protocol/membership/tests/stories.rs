@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::testing::{address_of, entry, news};
-use super::super::{Effect, Membership, PersistToken, Recovered};
+use super::super::{Effect, Membership, OwnLife, PersistToken, Recovered};
 use crate::protocol::causality::ClusterSecret;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::{ClusterId, Incarnation, NodeId};
@@ -14,10 +14,11 @@ use crate::protocol::output::{Destination, Notice};
 use crate::protocol::ring::entry::{Name, Stage};
 use crate::protocol::ring::replicas::Replicas;
 use crate::protocol::rng::Rng;
-use crate::protocol::storage::op::MetaKey;
+use crate::protocol::storage::op::{Lsn, MetaKey};
 use crate::protocol::time::{Moment, Now, WallTime};
 use crate::protocol::wire::client::Health;
 use crate::protocol::wire::gossip::{Body, Cluster, Founders, Gossip, News};
+use crate::protocol::wire::life::Life;
 
 const OWN: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);
@@ -35,6 +36,13 @@ fn cluster() -> Cluster {
     }
 }
 
+/// Names the life of the node in these stories.
+const NONCE: u64 = 11;
+
+fn life() -> OwnLife {
+    OwnLife::first(Incarnation(5), NONCE)
+}
+
 fn config(found: Option<u16>) -> NodeConfig {
     let mut config = NodeConfig::new(Name::new("n1").unwrap(), address_of(OWN));
     config.found = found;
@@ -48,7 +56,7 @@ fn member() -> Membership {
     let recovered = Recovered { cluster: Some(cluster()), members, ..Recovered::default() };
     let mut own = entry(1);
     own.incarnation = Incarnation(5);
-    let mut member = Membership::new(&config(None), own, recovered, Rng::from_number(1));
+    let mut member = Membership::new(&config(None), own, life(), recovered, Rng::from_number(1));
     let mut out = Vec::new();
     member.start(now(0), &mut out);
     assert!(out.contains(&Effect::Founded));
@@ -60,7 +68,7 @@ fn member() -> Membership {
 
 fn candidate(found: Option<u16>) -> Membership {
     let recovered = Recovered::default();
-    let mut candidate = Membership::new(&config(found), entry(1), recovered, Rng::from_number(1));
+    let mut candidate = Membership::new(&config(found), entry(1), life(), recovered, Rng::from_number(1));
     candidate.start(now(0), &mut Vec::new());
     candidate
 }
@@ -107,7 +115,7 @@ fn has_trouble(effects: &[Effect], words: &str) -> bool {
 #[test]
 fn nothing_is_said_or_heard_before_the_incarnation_is_durable() {
     let recovered = Recovered { cluster: Some(cluster()), ..Recovered::default() };
-    let mut member = Membership::new(&config(None), entry(1), recovered, Rng::from_number(1));
+    let mut member = Membership::new(&config(None), entry(1), life(), recovered, Rng::from_number(1));
     assert_eq!(tell(&mut member, Body::Digest { hash: 0 }), []);
     let mut out = Vec::new();
     member.tick(now(5_000), &mut out);
@@ -122,7 +130,10 @@ fn a_ping_is_answered_with_the_clock_and_nothing_else() {
     let ping = Body::Ping { number: 9, incarnation, version, health: Health::Alive };
     let effects = tell(&mut member, ping);
     let acks: Vec<_> = said(&effects);
-    assert_eq!(acks, [(PEER, Body::Ack { number: 9, wall: WallTime(1_000_010) })]);
+    assert_eq!(
+        acks,
+        [(PEER, Body::Ack { number: 9, wall: WallTime(1_000_010), nonce: NONCE, position: Lsn(0) })]
+    );
 }
 
 #[test]
@@ -237,7 +248,7 @@ fn the_word_of_others_makes_nobody_reachable() {
         _ => None,
     });
     let version = member.version();
-    let ack = Body::Ack { number: number.unwrap(), wall: WallTime(1) };
+    let ack = Body::Ack { number: number.unwrap(), wall: WallTime(1), nonce: 3, position: Lsn(0) };
     let gossip = Gossip { cluster: Some(ClusterId(77)), body: ack };
     member.handle(now(2_010), NodeId(3), gossip, &mut Vec::new());
     assert!(member.is_reachable(NodeId(3)));
@@ -251,7 +262,7 @@ fn a_helper_asks_and_vouches() {
     let Some((NodeId(3), Body::Ping { number, .. })) = said(&effects).first().cloned() else {
         panic!("{effects:?}")
     };
-    let ack = Body::Ack { number, wall: WallTime(5) };
+    let ack = Body::Ack { number, wall: WallTime(5), nonce: 3, position: Lsn(0) };
     let effects = say(&mut member, NodeId(3), Some(ClusterId(77)), ack);
     assert!(said(&effects).contains(&(PEER, Body::Vouch { target: NodeId(3) })));
 }
@@ -302,7 +313,8 @@ fn a_higher_incarnation_is_durable_before_it_is_shown() {
 
 #[test]
 fn a_waiting_node_becomes_a_learner_and_serves_once_it_knows_the_founders() {
-    let mut learner = Membership::new(&config(None), entry(9), Recovered::default(), Rng::from_number(1));
+    let mut learner =
+        Membership::new(&config(None), entry(9), life(), Recovered::default(), Rng::from_number(1));
     let mut out = Vec::new();
     learner.start(now(0), &mut out);
     assert!(matches!(&out[..], [.., Effect::Send { to: Destination::Address(seed), message }]
@@ -357,7 +369,8 @@ fn a_confirmation_is_durable_before_it_is_spoken() {
 fn the_higher_of_two_proposers_yields() {
     for is_bound_to_the_rival in [true, false] {
         let recovered = Recovered::default();
-        let mut proposer = Membership::new(&config(Some(3)), entry(5), recovered, Rng::from_number(1));
+        let mut proposer =
+            Membership::new(&config(Some(3)), entry(5), life(), recovered, Rng::from_number(1));
         proposer.start(now(0), &mut Vec::new());
         let hail =
             |id: u64| Body::Candidate { found: Some(3), replicas: Replicas::THREE, entries: vec![entry(id)] };
@@ -401,7 +414,7 @@ fn a_promise_survives_a_restart() {
     let recovered = Recovered::parse(&disk).unwrap();
     // Even without --found and without seeds it does not found a cluster of its own.
     let lonely = NodeConfig::new(Name::new("n1").unwrap(), address_of(OWN));
-    let mut again = Membership::new(&lonely, entry(1), recovered, Rng::from_number(2));
+    let mut again = Membership::new(&lonely, entry(1), life(), recovered, Rng::from_number(2));
     let mut out = Vec::new();
     again.start(now(0), &mut out);
     for s in 1..60 {
@@ -428,7 +441,8 @@ fn a_founder_that_knows_nobody_yet_does_not_serve() {
 
 #[test]
 fn a_surplus_candidate_is_told_what_to_do() {
-    let mut surplus = Membership::new(&config(Some(3)), entry(9), Recovered::default(), Rng::from_number(1));
+    let mut surplus =
+        Membership::new(&config(Some(3)), entry(9), life(), Recovered::default(), Rng::from_number(1));
     surplus.start(now(0), &mut Vec::new());
     let effects = say(&mut surplus, PEER, Some(ClusterId(77)), Body::Founded(cluster()));
     assert!(has_trouble(&effects, "founded without this node; start it without --found"));
@@ -446,4 +460,58 @@ fn a_doubted_member_is_asked_at_once() {
     assert!(deadline <= now(1_400).monotonic + Duration::from_millis(250));
     member.tick(Now { monotonic: deadline, wall: WallTime(0) }, &mut out);
     assert!(said(&out).iter().any(|(to, body)| *to == PEER && matches!(body, Body::Ping { .. })));
+}
+
+/// What is said in answer to a claim of the other member.
+fn answer_to(member: &mut Membership, life: &OwnLife) -> Option<Life> {
+    let said = said(&tell(member, Body::Claim(*life.claim())));
+    match &said[..] {
+        [(PEER, Body::Known { nonce, life: known })] if *nonce == life.claim().now.nonce => *known,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_member_remembers_the_furthest_life_of_another_and_tells_whoever_comes_from_less() {
+    let mut member = member();
+    let ack = |nonce, position| Body::Ack { number: 0, wall: WallTime(1), nonce, position: Lsn(position) };
+    assert_eq!(said(&tell(&mut member, ack(21, 1))), [(PEER, Body::Unknown { nonce: 21 })]);
+    let first = OwnLife::first(Incarnation(1), 21);
+    assert_eq!(answer_to(&mut member, &first), None);
+    assert_eq!(said(&tell(&mut member, ack(21, 40))), []);
+    let far = Life { position: Lsn(40), ..first.claim().now };
+    let copy = OwnLife::next(Some(first), Incarnation(2), Lsn(30), 22);
+    assert_eq!(answer_to(&mut member, &copy), Some(far));
+    let second = OwnLife::next(Some(first), Incarnation(2), Lsn(45), 23);
+    assert_eq!(answer_to(&mut member, &second), None);
+    let clone = OwnLife::next(Some(first), Incarnation(2), Lsn(45), 24);
+    assert_eq!(answer_to(&mut member, &clone), Some(second.claim().now));
+    assert_eq!(said(&tell(&mut member, ack(24, 50))), [(PEER, Body::Unknown { nonce: 24 })]);
+
+    let mut out = Vec::new();
+    member.tick(now(60_000), &mut out);
+    let entries = out.into_iter().filter_map(|effect| match effect {
+        Effect::Persist { entries, .. } => Some(entries),
+        _ => None,
+    });
+    let kept: BTreeMap<MetaKey, Bytes> =
+        entries.flatten().filter_map(|(key, value)| Some((key, value?))).collect();
+    assert_eq!(Recovered::parse(&kept).unwrap().lives, BTreeMap::from([(PEER, second.claim().now)]));
+}
+
+#[test]
+fn a_node_that_is_told_of_more_than_it_comes_from_is_denied_and_of_less_it_is_believed() {
+    let mut member = member();
+    let claim = *member.claim();
+    let effects = tell(&mut member, Body::Unknown { nonce: NONCE });
+    assert_eq!(said(&effects), [(PEER, Body::Claim(claim))]);
+    assert_eq!(tell(&mut member, Body::Unknown { nonce: 1 }), [], "of an earlier life");
+    let believed = Effect::Believed(PEER);
+    assert_eq!(tell(&mut member, Body::Known { nonce: NONCE, life: None }), std::slice::from_ref(&believed));
+    let remembers = Life { directory: Incarnation(6), ..claim.now };
+    assert_eq!(tell(&mut member, Body::Known { nonce: 1, life: Some(remembers) }), []);
+    let less = Life { directory: Incarnation(4), ..claim.now };
+    assert_eq!(tell(&mut member, Body::Known { nonce: NONCE, life: Some(less) }), [believed]);
+    let denied = Effect::Denied { by: PEER, remembers };
+    assert_eq!(tell(&mut member, Body::Known { nonce: NONCE, life: Some(remembers) }), [denied]);
 }
