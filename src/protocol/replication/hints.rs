@@ -324,10 +324,10 @@ pub fn on_durable(vigil: Vigil, scope: &mut Scope<'_>) {
 }
 
 /// An owner asks whether it may strike this node off its register.
-pub fn on_ask(from: NodeId, slots: Vec<Slot>, scope: &mut Scope<'_>) {
+pub fn on_ask(from: NodeId, request: RequestId, slots: Vec<Slot>, scope: &mut Scope<'_>) {
     let none: Vec<Slot> = slots.into_iter().filter(|slot| !scope.hints.may_hold_of(*slot)).collect();
     if !none.is_empty() {
-        scope.send(from, PeerMessage::NoHints { slots: none });
+        scope.send(from, PeerMessage::NoHints { request, slots: none });
     }
 }
 
