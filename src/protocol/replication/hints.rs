@@ -131,6 +131,13 @@ impl Hints {
         self.bytes
     }
 
+    /// Bytes of keys and records alone: what will have to be moved.
+    #[must_use]
+    pub fn bytes_to_move(&self) -> u64 {
+        let count = self.held.len() + self.arriving.values().sum::<usize>();
+        self.bytes - OVERHEAD * count as u64
+    }
+
     /// What was done with hints since the start.
     #[must_use]
     pub fn counts(&self) -> Counts {

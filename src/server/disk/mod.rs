@@ -348,6 +348,14 @@ impl Disk {
         self.scrub.is_verified()
     }
 
+    /// Lets the scrub draw on the account of all repair: `pay` charges what it has read, and tells how long it has to wait.
+    pub fn pace_scrub(&mut self, pay: impl FnOnce(u64) -> Duration) {
+        let wait = pay(self.scrub.take_unpaid());
+        if !wait.is_zero() {
+            self.scrub.put_off(Instant::now(), wait);
+        }
+    }
+
     /// What the disk has counted, in bytes or since the start, with the names under which operators see it.
     #[must_use]
     pub fn counts(&self) -> [(&'static str, u64); 6] {

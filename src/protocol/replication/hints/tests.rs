@@ -217,6 +217,8 @@ fn a_hint_is_acknowledged_when_it_is_durable() {
     assert_eq!(story.execute(), []);
     assert_eq!(story.sync(), [send(B, PeerMessage::Hinted { request: RequestId(3) })]);
     assert_eq!((story.stored(), story.hints.len()), (record, 1));
+    let bytes = key().len() as u64 + story.stored().encoded_len();
+    assert_eq!(story.hints.bytes_to_move(), bytes);
 }
 
 #[test]
