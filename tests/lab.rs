@@ -171,6 +171,19 @@ fn nothing_outlives_a_lab_that_is_killed_not_even_what_is_paused() {
 }
 
 #[test]
+fn a_lab_whose_process_is_stopped_is_not_waited_for_for_ever() {
+    let place = Place::new();
+    let lab = Detached::start(&place, "1");
+    let supervisor = lab.supervisor();
+    signal(supervisor, "-STOP");
+    let ran = lab.command("status");
+    signal(supervisor, "-CONT");
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains(&format!("kill -CONT {supervisor}")), "{}", ran.err);
+    assert_eq!(lab.status().len(), 1);
+}
+
+#[test]
 fn a_signal_ends_a_lab_in_good_order() {
     let place = Place::new();
     let dir = place.text("lab");

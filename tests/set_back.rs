@@ -34,7 +34,7 @@ fn put(client: &Client, key: &str) {
 }
 
 fn values(client: &Client, key: &str) -> usize {
-    poll("a read", || block_on(async { client.get(key).r(Level::Majority).await }).ok()).values.len()
+    poll("a read", || block_on(async { client.get(key).r(Level::Majority).await }).ok()).values().len()
 }
 
 #[test]

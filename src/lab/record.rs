@@ -125,6 +125,12 @@ impl LabLock {
     }
 }
 
+/// Who runs the lab of a directory, or ran it last. For people: nothing rests on it.
+pub(super) fn holder(dir: &Path) -> Option<String> {
+    let holder = fs::read_to_string(dir.join(LOCK)).ok()?;
+    Some(holder.trim().to_owned()).filter(|holder| !holder.is_empty())
+}
+
 impl LabRecord {
     /// A new lab: names n1, n2, ... and ports that the system picks.
     pub fn new(nodes: u16, replicas: u8) -> Result<LabRecord, LabError> {

@@ -509,6 +509,10 @@ impl DiskSettings {
             let reason = "a segment of the log has at least 65536 bytes".to_owned();
             return Err(ConfigError::Setting { setting: "disk.segment_bytes", reason });
         }
+        if self.compact_bytes_per_second == Some(0) {
+            let reason = "a store is copied at some pace; compact_percent = 0 never rewrites it".to_owned();
+            return Err(ConfigError::Setting { setting: "disk.compact_bytes_per_second", reason });
+        }
         Ok(DiskOptions {
             segment_bytes: self.segment_bytes.unwrap_or(default.segment_bytes),
             checkpoint_bytes: self.checkpoint_bytes.unwrap_or(default.checkpoint_bytes),

@@ -166,6 +166,7 @@ impl Driver {
         let Some(mut guard) = self.lock_whole() else { return };
         let _fuse = Fuse(self);
         let core = &mut *guard;
+        pace_scrub(core, self.clock.now());
         let Some(disk) = core.disk.as_mut() else { return };
         match disk.poll(&mut core.replies) {
             Ok(()) => {
@@ -231,6 +232,7 @@ impl Driver {
             }
         }
         core.carrying_out = outputs;
+        pace_scrub(core, now);
         if let Some(disk) = core.disk.as_mut() {
             disk.kick();
         }
@@ -336,6 +338,14 @@ fn take_replies(core: &mut Core, now: Now) {
     let Core { node, replies, outputs, .. } = core;
     for reply in replies.drain(..) {
         node.handle(now, Input::Disk(reply), outputs);
+    }
+}
+
+/// The scrub draws on the account of all repair, before the disk gets a chance to go on with it.
+fn pace_scrub(core: &mut Core, now: Now) {
+    let Core { node, disk, .. } = core;
+    if let Some(disk) = disk.as_mut() {
+        disk.pace_scrub(|bytes| node.charge_scrub(now, bytes));
     }
 }
 

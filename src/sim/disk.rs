@@ -308,14 +308,10 @@ impl Disk {
             self.segments.drain(..needed.unwrap_or(last).min(last));
         }
         // The feeder lags behind by a random amount.
-        if rng.chance(self.feed_per_mille)
-            && let Some(feed) = engine.take_feed(rng.between(1, 200) as usize)
-        {
-            #[cfg(test)]
-            let feed = spoiled::merged(feed, engine.store());
-            engine.store_mut().replace(&feed.batch, feed.through).map_err(|error| error.to_string())?;
-            engine.fed(feed);
+        if rng.chance(self.feed_per_mille) {
+            self.feed(rng.between(1, 200) as usize)?;
         }
+        let Content::Open(engine) = &mut self.content else { return Ok(replies) };
         let low_water = engine.fed_through();
         // One that frees no segment is of no use.
         let is_due = self.segments.len() > 2 && self.segments[0].through <= low_water;
@@ -331,6 +327,23 @@ impl Disk {
             }
         }
         Ok(replies)
+    }
+
+    /// Feeds the store with so many entries of the synced log at most. Tells whether there were any.
+    fn feed(&mut self, entries_max: usize) -> Result<bool, String> {
+        let Content::Open(engine) = &mut self.content else { return Ok(false) };
+        let Some(feed) = engine.take_feed(entries_max) else { return Ok(false) };
+        #[cfg(test)]
+        let feed = spoiled::merged(feed, engine.store());
+        engine.store_mut().replace(&feed.batch, feed.through).map_err(|error| error.to_string())?;
+        engine.fed(feed);
+        Ok(true)
+    }
+
+    /// Time has passed in which nothing else was to do: a store is fed whether or not anything is synced meanwhile.
+    pub(super) fn catch_up(&mut self) -> Result<(), String> {
+        while self.feed(200)? {}
+        Ok(())
     }
 
     /// The machine loses power, or the process is killed.

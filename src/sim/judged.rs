@@ -18,6 +18,7 @@ pub fn unit(invariant: Invariant) -> &'static str {
         Invariant::NoResurrection | Invariant::DurableReads => "reads of all owners",
         Invariant::AtomicReads => "atomic reads",
         Invariant::RegularReads => "answered reads",
+        Invariant::HintsDrain => "hints dropped",
         Invariant::Outcomes => "writes not applied",
         Invariant::Incarnations => "starts",
         Invariant::Liveness => "operations owed",
@@ -26,8 +27,9 @@ pub fn unit(invariant: Invariant) -> &'static str {
     }
 }
 
-/// What the judges of a run were given, those apart that compare runs.
-pub(super) fn count(history: &History, starts: u64) -> Judged {
+/// What the judges of a run were given, those apart that compare runs: so many starts of nodes and hints dropped beside what
+/// the history tells.
+pub(super) fn count(history: &History, starts: u64, drops: u64) -> Judged {
     // These look at everything that passes.
     let mut judged = Judged::from(
         [
@@ -41,6 +43,7 @@ pub(super) fn count(history: &History, starts: u64) -> Judged {
         .map(|invariant| (invariant, 1)),
     );
     judged.insert(Invariant::Incarnations, starts);
+    judged.insert(Invariant::HintsDrain, drops);
     for invariant in [Invariant::ExactSiblings, Invariant::Convergence] {
         judged.insert(invariant, history.remains.len() as u64);
     }
@@ -103,6 +106,7 @@ mod tests {
             Invariant::Incarnations,
             Invariant::DurableReads,
             Invariant::Liveness,
+            Invariant::HintsDrain,
             Invariant::Determinism,
         ] {
             assert!(judged.get(&invariant) > Some(&0), "{invariant:?} was given no {}", unit(invariant));

@@ -201,8 +201,12 @@ pub(super) fn show_message(message: &PeerMessage) -> String {
             format!("hint{} {} {}", number(*request), show_key(key), show_record(record))
         }
         PeerMessage::Hinted { request } => format!("hinted{}", number(*request)),
-        PeerMessage::AskHints { slots } => format!("any hints of {} slots?", slots.len()),
-        PeerMessage::NoHints { slots } => format!("no hints of {} slots", slots.len()),
+        PeerMessage::AskHints { request, slots } => {
+            format!("any hints of {} slots?{}", slots.len(), number(*request))
+        }
+        PeerMessage::NoHints { request, slots } => {
+            format!("no hints of {} slots{}", slots.len(), number(*request))
+        }
         PeerMessage::Exchange(exchange) => show_exchange(exchange),
         PeerMessage::Reap(reap) => show_reap(reap),
     }

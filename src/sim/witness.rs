@@ -44,6 +44,8 @@ pub(super) struct Witness {
     books: Vec<Book>,
     hosts: Vec<Watched>,
     caps: Vec<Caps>,
+    /// Removals of hints that were judged.
+    drops: u64,
     violations: Vec<Violation>,
 }
 
@@ -109,6 +111,7 @@ impl Witness {
             books: Vec::new(),
             caps: hosts.iter().map(|host| Caps::of(&host.config, owners)).collect(),
             hosts: hosts.iter().map(|_| Watched::default()).collect(),
+            drops: 0,
             violations: Vec::new(),
         }
     }
@@ -116,6 +119,11 @@ impl Witness {
     /// What may grow how far on a host.
     pub(super) fn caps(&self, host: usize) -> Caps {
         self.caps[host]
+    }
+
+    /// How many removals of hints were judged.
+    pub(super) fn drops(&self) -> u64 {
+        self.drops
     }
 
     /// What was violated since this was asked last.
@@ -372,7 +380,8 @@ impl Witness {
                     !self.hosts[*owner].has_lost_a_disk && !self.hosts[*owner].rotten.contains(&key)
                 };
                 let on_disk = |owner: usize| (host::name(owner), self.hosts[owner].on_disk(key));
-                let owners = owners.into_iter().flatten().filter(is_whole).map(on_disk);
+                let mut owners = owners.into_iter().flatten().filter(is_whole).map(on_disk).peekable();
+                self.drops += u64::from(owners.peek().is_some());
                 if let Some(evidence) = hints_drain::judge_removal(&held, &self.books[key], owners) {
                     self.report_of(Invariant::HintsDrain, host, key, (since, now), &evidence);
                 }

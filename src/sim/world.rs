@@ -349,7 +349,7 @@ impl World {
             };
             *count += 1;
         }
-        let judged = judged::count(&self.workload.history, self.counts.starts);
+        let judged = judged::count(&self.workload.history, self.counts.starts, self.witness.drops());
         Report {
             judged,
             story: None,

@@ -3,7 +3,7 @@
 
 use std::io::IsTerminal;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -70,9 +70,12 @@ impl Events {
                 std::thread::spawn(move || {
                     let mut stream = stream;
                     if let Ok(request) = control::read_request(&stream) {
-                        submit(&commands, request, false, |reply| {
-                            // Whoever asked may have gone away.
-                            let _ = control::write_reply(&mut stream, &reply);
+                        // Whoever asked may have gone away.
+                        submit(&commands, request, false, |said| {
+                            let _ = match said {
+                                Said::AtWork => control::write_sign(&mut stream),
+                                Said::Done(reply) => control::write_reply(&mut stream, &reply),
+                            };
                         });
                     }
                 });
@@ -104,7 +107,12 @@ impl Events {
                     continue;
                 }
                 let request = ControlRequest { line, json: shown.json, base64: shown.base64 };
-                if !submit(&commands, request, true, |reply| super::print(&reply)) {
+                let shown = |said| {
+                    if let Said::Done(reply) = said {
+                        super::print(&reply);
+                    }
+                };
+                if !submit(&commands, request, true, shown) {
                     return;
                 }
             }
@@ -123,12 +131,21 @@ impl Events {
     }
 }
 
-/// Puts a command in the queue and passes its answer on. Tells whether there was an answer.
+/// What whoever gave a command hears.
+enum Said {
+    /// It waits for its turn, or is being done.
+    AtWork,
+    /// What became of it.
+    Done(ControlReply),
+}
+
+/// Puts a command in the queue and passes its answer on, with a sign of life now and then until there is one. Tells whether
+/// there was an answer.
 fn submit(
     commands: &Sender<Event>,
     request: ControlRequest,
     from_standard_input: bool,
-    pass_on: impl FnOnce(ControlReply),
+    mut pass_on: impl FnMut(Said),
 ) -> bool {
     let (reply, replied) = channel();
     let (_done, passed_on) = channel();
@@ -136,11 +153,14 @@ fn submit(
     if commands.send(Event::Command(pending)).is_err() {
         return false;
     }
-    match replied.recv() {
-        Ok(reply) => {
-            pass_on(reply);
-            true
+    loop {
+        match replied.recv_timeout(control::SIGN_EVERY) {
+            Ok(reply) => {
+                pass_on(Said::Done(reply));
+                return true;
+            }
+            Err(RecvTimeoutError::Timeout) => pass_on(Said::AtWork),
+            Err(RecvTimeoutError::Disconnected) => return false,
         }
-        Err(_) => false,
     }
 }

@@ -32,15 +32,20 @@ pub(super) struct Slots {
     pub(super) dirty: usize,
 }
 
-/// What repair has still to do, as far as exchanges under way can tell.
+/// What repair has still to do: hints that are kept, and what exchanges under way can tell. Of other slots nobody knows how many
+/// records there are to move, or to forget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Repair {
     pub(super) debt_keys: u64,
     pub(super) debt_bytes: u64,
+    /// Slots that their nodes have no vote for and get back from the other owners.
+    pub(super) to_refill: u64,
+    /// Slots that hold deletions which wait to be forgotten.
+    pub(super) to_reap: u64,
     /// What the nodes at work allow themselves in a second, all together.
     pub(super) keys_per_second: u64,
     pub(super) bytes_per_second: u64,
-    /// What is kept for owners that are away; it is moved when they are back.
+    /// What is kept for owners that are away, in memory; it is moved when they are back, and counted in the debt as well.
     pub(super) hints: u64,
     pub(super) hint_bytes: u64,
 }
@@ -52,6 +57,8 @@ impl Repair {
         for status in statuses {
             all.hints += at(status, "hints");
             all.hint_bytes += at(status, "hint_bytes");
+            all.to_refill += at(status, "slots_refilling");
+            all.to_reap += at(status, "slots_to_reap");
         }
         for status in statuses.iter().filter(|status| at(status, "repair_debt_keys") > 0) {
             all.debt_keys += at(status, "repair_debt_keys");
@@ -60,6 +67,17 @@ impl Repair {
             all.bytes_per_second += at(status, "repair_bytes_per_second");
         }
         all
+    }
+
+    /// What only slots are known of, for people.
+    fn slots(&self) -> Option<String> {
+        let plural = |count: u64| if count == 1 { "slot" } else { "slots" };
+        match (self.to_refill, self.to_reap) {
+            (0, 0) => None,
+            (refill, 0) => Some(format!("{refill} {} to refill", plural(refill))),
+            (0, reap) => Some(format!("{reap} {} to reap", plural(reap))),
+            (refill, reap) => Some(format!("{refill} {} to refill, {reap} to reap", plural(refill))),
+        }
     }
 
     /// How long that takes at these rates at least, in milliseconds.
@@ -115,10 +133,13 @@ impl Health {
         );
         let Repair { debt_keys, debt_bytes, .. } = self.repair;
         if debt_keys == 0 {
-            let what = match (dirty, fully_replicated == all) {
-                (0, true) => "nothing to do",
-                (0, false) => "nothing to do before all owners are back",
-                _ => "the next exchanges will show what differs",
+            let what = match (dirty, fully_replicated == all, self.repair.slots()) {
+                (0, true, None) => "nothing to do".to_owned(),
+                (0, true, Some(slots)) => slots,
+                (0, false, None) => "nothing to do before all owners are back".to_owned(),
+                (0, false, Some(slots)) => format!("{slots}; nothing else before all owners are back"),
+                (_, _, None) => "the next exchanges will show what differs".to_owned(),
+                (_, _, Some(slots)) => format!("{slots}; the next exchanges will show what differs"),
             };
             return format!("{slots}\nrepair: {what}");
         }
@@ -131,10 +152,11 @@ impl Health {
             ),
         };
         format!(
-            "{slots}\nrepair: {done}about {debt_keys} records ({:.1} MiB) to move at {}/s, {} left at least",
+            "{slots}\nrepair: {done}about {debt_keys} records ({:.1} MiB) to move at {}/s, {} left at least{}",
             mebibytes(debt_bytes),
             self.repair.keys_per_second,
             span(self.repair.millis_left()),
+            self.repair.slots().map_or_else(String::new, |slots| format!("; {slots}")),
         )
     }
 
@@ -155,6 +177,7 @@ impl Health {
             slots_dirty: self.slots.dirty,
             repair_debt_keys: self.repair.debt_keys,
             repair_debt_bytes: self.repair.debt_bytes,
+            repair_debt_slots: self.repair.to_refill + self.repair.to_reap,
             repair_keys_per_second: self.repair.keys_per_second,
             repair_bytes_per_second: self.repair.bytes_per_second,
             repair_left_ms: self.repair.millis_left(),
@@ -180,6 +203,7 @@ struct HealthJson {
     slots_dirty: usize,
     repair_debt_keys: u64,
     repair_debt_bytes: u64,
+    repair_debt_slots: u64,
     repair_keys_per_second: u64,
     repair_bytes_per_second: u64,
     repair_left_ms: u64,
@@ -338,6 +362,7 @@ mod tests {
         all[0].counts = counts(20_000, 1_000);
         all[1].counts = vec![("hint_bytes".to_owned(), 3 << 20), ("hints".to_owned(), 70)];
         all[3].counts = counts(10_000, 500);
+        all[2].counts = vec![("slots_refilling".to_owned(), 5), ("slots_to_reap".to_owned(), 2)];
         // Its rate helps nobody, for it has nothing to do.
         all[4].counts = counts(0, 1_000);
         let health = Health::of(&topology(), &answers(all)).unwrap();
@@ -345,11 +370,16 @@ mod tests {
         let text = health.lines(40_000);
         assert!(text.contains("[#####...............] 25 % done, about 30000 records (2.9 MiB)"), "{text}");
         assert!(text.contains("hints: 70 (3.0 MiB) kept for owners that are away"), "{text}");
-        assert!(text.ends_with("at 1500/s, 20.0s left at least"), "{text}");
+        assert!(text.ends_with("at 1500/s, 20.0s left at least; 5 slots to refill, 2 to reap"), "{text}");
         let json = serde_json::to_value(health.json()).unwrap();
         assert_eq!(json["node"], serde_json::Value::Null);
         assert_eq!((&json["slots_with_quorum"], &json["repair_debt_keys"]), (&16_384.into(), &30_000.into()));
         assert_eq!((&json["nodes_answering"], &json["repair_left_ms"]), (&5.into(), &20_000.into()));
+        assert_eq!(json["repair_debt_slots"], 7);
+        let mut quiet: Vec<Status> = (1..=5).map(|id| status(id, &[])).collect();
+        quiet[2].counts = vec![("slots_to_reap".to_owned(), 1)];
+        let text = Health::of(&topology(), &answers(quiet)).unwrap().lines(0);
+        assert!(text.ends_with("repair: 1 slot to reap"), "{text}");
     }
 
     #[test]

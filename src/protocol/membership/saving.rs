@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::founding::{Pledge, Step};
 use super::recovered::write;
 use super::{Effect, Membership, PersistToken, founding_words as words};
-use crate::protocol::id::NodeId;
+use crate::protocol::id::{Incarnation, NodeId};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::storage::op::MetaKey;
 use crate::protocol::time::{Moment, Now};
@@ -28,8 +28,8 @@ pub(super) enum Purpose {
     Cluster(Cluster, Vec<News>),
     /// Entries with facts that the ring reads, before a ring is built from them.
     Facts(Vec<Entry>),
-    /// A higher incarnation, before it is shown.
-    Outbid(Entry),
+    /// A higher incarnation, with a version, before it is shown. The rest of the entry goes its own way meanwhile.
+    Outbid(Incarnation, u32),
     /// A higher amnesia generation, before it is shown.
     Amnesia(u32),
     /// Lines of the book, behind.
@@ -83,15 +83,22 @@ impl Membership {
             }
             Some(Purpose::Cluster(cluster, lines)) => self.belong_to(cluster, lines, out),
             Some(Purpose::Facts(entries)) => {
-                self.settled.extend(entries.into_iter().map(|entry| (entry.id, entry)));
+                let own = self.book.own().amnesia;
+                for mut entry in entries {
+                    if entry.id == self.id {
+                        // A generation that was raised since this was asked for, and is durable, stays in force.
+                        entry.amnesia = entry.amnesia.max(own);
+                    }
+                    self.settled.insert(entry.id, entry);
+                }
                 if self.is_serving {
                     out.push(Effect::Changed);
                 }
                 self.serve_if_ready(out);
             }
-            Some(Purpose::Outbid(own)) => {
-                if own.age() > self.book.own().age() {
-                    self.book.write_own(own);
+            Some(Purpose::Outbid(incarnation, version)) => {
+                if (incarnation, version) > self.book.own().age() {
+                    self.book.write_own(Entry { incarnation, version, ..self.book.own().clone() });
                     self.spread(self.id);
                 }
             }
@@ -206,10 +213,11 @@ impl Membership {
 
     /// Asks the disk to keep a higher incarnation than the one that this node started with.
     pub(super) fn save_outbid(&mut self, own: Entry, out: &mut Vec<Effect>) {
-        if !self.saves.is_pending(|purpose| matches!(purpose, Purpose::Outbid(_))) {
-            let news = News { entry: own.clone(), health: crate::protocol::wire::client::Health::Alive };
+        if !self.saves.is_pending(|purpose| matches!(purpose, Purpose::Outbid(..))) {
+            let (incarnation, version) = own.age();
+            let news = News { entry: own, health: crate::protocol::wire::client::Health::Alive };
             let entries = vec![line(&self.as_saved(news))];
-            self.persist(Purpose::Outbid(own), entries, out);
+            self.persist(Purpose::Outbid(incarnation, version), entries, out);
         }
     }
 
@@ -224,10 +232,18 @@ impl Membership {
         self.amnesia
     }
 
-    /// A line as the disk is to have it: a generation that is on its way there is not taken back by a later write.
+    /// A line as the disk is to have it: a generation or an incarnation that is on its way there is not taken back by a
+    /// later write.
     fn as_saved(&self, mut news: News) -> News {
         if news.entry.id == self.id {
             news.entry.amnesia = news.entry.amnesia.max(self.amnesia);
+            for purpose in self.saves.pending.values() {
+                if let Purpose::Outbid(incarnation, version) = purpose
+                    && (*incarnation, *version) > news.entry.age()
+                {
+                    (news.entry.incarnation, news.entry.version) = (*incarnation, *version);
+                }
+            }
         }
         news
     }
@@ -278,5 +294,108 @@ impl Membership {
             let who = self.name(from).map_or_else(|| format!("node {from}"), ToString::to_string);
             self.trouble(words::other_cluster(&who, theirs, mine), out);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{address_of, entry, entry_at};
+    use super::super::{OwnLife, Recovered};
+    use super::*;
+    use crate::protocol::causality::ClusterSecret;
+    use crate::protocol::config::NodeConfig;
+    use crate::protocol::id::ClusterId;
+    use crate::protocol::ring::entry::{Name, Phase, Stage};
+    use crate::protocol::ring::replicas::Replicas;
+    use crate::protocol::rng::Rng;
+    use crate::protocol::time::WallTime;
+    use crate::protocol::wire::client::Health;
+    use crate::protocol::wire::gossip::{Founders, Gossip};
+
+    const CLUSTER: ClusterId = ClusterId(7);
+    const NOW: Now = Now { monotonic: Moment(1_000_000), wall: WallTime(1_700_000_000_000) };
+
+    /// A member of a cluster of two.
+    fn member() -> Membership {
+        let mut rng = Rng::from_number(1);
+        let founders = [entry(1), entry(2)];
+        let cluster = Cluster {
+            id: CLUSTER,
+            secret: ClusterSecret::draw(&mut rng),
+            replicas: Replicas::default(),
+            founders: Founders::new(&founders).unwrap(),
+        };
+        let members = founders.map(|entry| News { entry, health: Health::Alive }).to_vec();
+        let recovered = Recovered { cluster: Some(cluster), members, ..Recovered::default() };
+        let config = NodeConfig::new(Name::new("n1").unwrap(), address_of(NodeId(1)));
+        let own = Entry { incarnation: Incarnation(2), ..entry(1) };
+        let life = OwnLife::first(own.incarnation, 1);
+        let mut member = Membership::new(&config, own, life, recovered, rng);
+        member.start(NOW, &mut Vec::new());
+        member
+    }
+
+    /// What it asks the disk for, with the own entry of it.
+    fn saved(out: &[Effect]) -> Vec<(PersistToken, Entry)> {
+        let line = |entries: &[(MetaKey, Option<Bytes>)]| {
+            let own = entries.iter().find(|(key, _)| *key == MetaKey::Member(NodeId(1)))?;
+            let meta = BTreeMap::from([(own.0.clone(), own.1.clone()?)]);
+            Some(Recovered::parse(&meta).unwrap().members.remove(0).entry)
+        };
+        out.iter()
+            .filter_map(|effect| match effect {
+                Effect::Persist { token, entries } => Some((*token, line(entries)?)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The other member says that it knows this of the first.
+    fn tell(member: &mut Membership, entry: Entry) -> Vec<(PersistToken, Entry)> {
+        let body = Body::Items { news: vec![News { entry, health: Health::Alive }] };
+        let mut out = Vec::new();
+        member.handle(NOW, NodeId(2), Gossip { cluster: Some(CLUSTER), body }, &mut out);
+        saved(&out)
+    }
+
+    fn forget(member: &mut Membership) -> Vec<(PersistToken, Entry)> {
+        let mut out = Vec::new();
+        assert_eq!(member.forget(NOW, &mut out), 1);
+        saved(&out)
+    }
+
+    fn own(member: &Membership) -> (u64, u32, u32) {
+        let own = member.book.own();
+        (own.incarnation.0, own.amnesia, own.phase.generation)
+    }
+
+    #[test]
+    fn a_higher_incarnation_takes_nothing_back_that_came_while_it_was_written() {
+        let mut member = member();
+        let foreign = Entry { incarnation: Incarnation(9), ..entry_at(NodeId(1)) };
+        let outbid = tell(&mut member, foreign.clone());
+        assert_eq!((outbid.len(), outbid[0].1.incarnation), (1, Incarnation(9)));
+        let amnesia = forget(&mut member);
+        assert_eq!((amnesia[0].1.incarnation, amnesia[0].1.amnesia), (Incarnation(9), 1), "on the disk");
+        let phase = Phase { generation: 5, stage: Stage::Active };
+        let facts = tell(&mut member, Entry { phase, ..foreign });
+        assert_eq!((facts[0].1.incarnation, facts[0].1.amnesia), (Incarnation(9), 1), "on the disk");
+        member.persisted(NOW, amnesia[0].0, &mut Vec::new());
+        let before = own(&member);
+        assert_eq!((before.0, before.1), (2, 1), "the incarnation is not shown yet");
+        member.persisted(NOW, outbid[0].0, &mut Vec::new());
+        assert_eq!(own(&member), (9, 1, before.2));
+    }
+
+    #[test]
+    fn facts_of_the_ring_take_no_generation_back_that_came_while_they_were_written() {
+        let mut member = member();
+        let amnesia = forget(&mut member);
+        let phase = Phase { generation: 5, stage: Stage::Active };
+        let facts = tell(&mut member, Entry { phase, ..entry_at(NodeId(1)) });
+        assert_eq!(facts.len(), 1);
+        member.persisted(NOW, amnesia[0].0, &mut Vec::new());
+        member.persisted(NOW, facts[0].0, &mut Vec::new());
+        assert_eq!(member.settled_amnesia(), 1);
     }
 }

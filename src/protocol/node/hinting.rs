@@ -58,15 +58,15 @@ impl Node {
                 }
             }
             PeerMessage::Hinted { request } => self.tell(now, request, Event::Hinted(from), out),
-            PeerMessage::AskHints { slots } => {
+            PeerMessage::AskHints { request, slots } => {
                 let keeps = self.keeps_hints();
                 if let Some((_, mut scope)) = self.scope(now, out).filter(|_| keeps) {
-                    hints::on_ask(from, slots, &mut scope);
+                    hints::on_ask(from, request, slots, &mut scope);
                 }
             }
-            PeerMessage::NoHints { slots } => {
+            PeerMessage::NoHints { request, slots } => {
                 if let Some((_, mut scope)) = self.scope(now, out) {
-                    register::on_no_hints(from, &slots, &mut scope);
+                    register::on_no_hints(from, request, &slots, &mut scope);
                 }
             }
             _ => {}

@@ -197,8 +197,10 @@ impl Node {
         mut rng: Rng,
     ) -> Node {
         let id = own.id;
-        let Memory { recovered, trust, register, mut hints, epochs } = memory;
-        hints.number_from(rng.bits());
+        let Memory { recovered, trust, mut register, mut hints, epochs } = memory;
+        let number = rng.bits();
+        hints.number_from(number);
+        register.number_from(number);
         let membership = Membership::new(&config, own, life, recovered, rng.fork());
         let antientropy = AntiEntropy::new(id, &config.exchange, rng.fork());
         Node {

@@ -1,5 +1,7 @@
 //! What a node tells of itself.
 
+use std::time::Duration;
+
 use super::{Life, Node};
 use crate::protocol::antientropy::Counts;
 use crate::protocol::id::NodeId;
@@ -70,8 +72,8 @@ impl Node {
             ("records_refilled", self.antientropy.refilling().1),
             ("records_replicated_from_peers", self.counts.replicated),
             ("repair_bytes_per_second", bytes_per_second),
-            ("repair_debt_bytes", self.antientropy.debt_bytes()),
-            ("repair_debt_keys", self.antientropy.debt_keys()),
+            ("repair_debt_bytes", self.antientropy.debt_bytes() + self.hints.bytes_to_move()),
+            ("repair_debt_keys", self.antientropy.debt_keys() + self.hints.len() as u64),
             ("repair_keys_per_second", keys_per_second),
             ("repair_rate_per_mille", self.antientropy.ease_per_mille()),
             ("slots_doubted", self.losses.doubted),
@@ -101,6 +103,16 @@ impl Node {
             status.add_dirty(withdrawn.filter(|slot| view.slot(*slot).is_owner(self.id())));
         }
         status
+    }
+
+    /// The shell has read so much of its store to find damage. That is charged to the account of all repair; gives back how long the
+    /// next piece has to wait for it.
+    pub fn charge_scrub(&mut self, now: Now, bytes: u64) -> Duration {
+        let ledger = self.antientropy.ledger();
+        if bytes > 0 {
+            ledger.charge(now.monotonic, 0, bytes);
+        }
+        ledger.opens_at(now.monotonic).since(now.monotonic)
     }
 
     /// The members that own slots and that this node cannot reach now.

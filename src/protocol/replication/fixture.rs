@@ -288,8 +288,8 @@ impl Story {
                 coordinator.handle(request, Event::ReapTold { from, wait }, scope);
             }
             PeerMessage::Hinted { request } => coordinator.handle(request, Event::Hinted(from), scope),
-            PeerMessage::AskHints { slots } => hints::on_ask(from, slots, scope),
-            PeerMessage::NoHints { slots } => register::on_no_hints(from, &slots, scope),
+            PeerMessage::AskHints { request, slots } => hints::on_ask(from, request, slots, scope),
+            PeerMessage::NoHints { request, slots } => register::on_no_hints(from, request, &slots, scope),
             PeerMessage::Stored { request, entry } => {
                 coordinator.handle(request, Event::Stored { from, entry }, scope);
             }

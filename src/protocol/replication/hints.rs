@@ -131,6 +131,13 @@ impl Hints {
         self.bytes
     }
 
+    /// Bytes of keys and records alone: what will have to be moved.
+    #[must_use]
+    pub fn bytes_to_move(&self) -> u64 {
+        let count = self.held.len() + self.arriving.values().sum::<usize>();
+        self.bytes - OVERHEAD * count as u64
+    }
+
     /// What was done with hints since the start.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -324,10 +331,10 @@ pub fn on_durable(vigil: Vigil, scope: &mut Scope<'_>) {
 }
 
 /// An owner asks whether it may strike this node off its register.
-pub fn on_ask(from: NodeId, slots: Vec<Slot>, scope: &mut Scope<'_>) {
+pub fn on_ask(from: NodeId, request: RequestId, slots: Vec<Slot>, scope: &mut Scope<'_>) {
     let none: Vec<Slot> = slots.into_iter().filter(|slot| !scope.hints.may_hold_of(*slot)).collect();
     if !none.is_empty() {
-        scope.send(from, PeerMessage::NoHints { slots: none });
+        scope.send(from, PeerMessage::NoHints { request, slots: none });
     }
 }
 

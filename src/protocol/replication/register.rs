@@ -26,7 +26,8 @@ const SLOTS_MAX: usize = 1_024;
 ///
 /// A deletion may only be forgotten when no older copy of the record can come back, and a hint is such a copy. So an owner
 /// writes down *durably* that a node may keep hints of a slot **before** it asks that node to, and strikes it off only when
-/// the node has said that it keeps none and that this is durable. Whoever wants to know where old copies may be asks the
+/// the node has said that it keeps none and that this is durable, in answer to a question that was asked after the last time that
+/// it was asked to keep one: any older answer may be overtaken by that hint. Whoever wants to know where old copies may be asks the
 /// register, and not every member: a dead node that was never asked blocks nothing.
 ///
 /// An owner that has lost its disk has lost its register too. Then every member that owns nothing of a slot is *suspected*
@@ -35,7 +36,10 @@ const SLOTS_MAX: usize = 1_024;
 pub struct HintRegister {
     entries: BTreeMap<Slot, BTreeMap<NodeId, Entry>>,
     suspects: BTreeMap<NodeId, SlotSet>,
-    asked: BTreeMap<NodeId, Moment>,
+    /// The newest question.
+    asked: RequestId,
+    /// Answers to questions up to this one count for nothing: they were put by a former life, or before a suspicion arose.
+    void: RequestId,
     next_ask: Moment,
 }
 
@@ -44,6 +48,8 @@ struct Entry {
     is_durable: bool,
     /// When an operation last asked the node for it.
     used: Moment,
+    /// The newest question at that time. What the node was asked for then may have reached it after the question.
+    asked: RequestId,
 }
 
 impl HintRegister {
@@ -54,7 +60,7 @@ impl HintRegister {
             match key {
                 MetaKey::HintHolders(slot) => {
                     let holders: Vec<NodeId> = codec::decode(bytes)?;
-                    let entry = Entry { is_durable: true, used: Moment::default() };
+                    let entry = Entry { is_durable: true, used: Moment::default(), asked: RequestId(0) };
                     let holders = holders.into_iter().map(|holder| (holder, entry)).collect();
                     register.entries.insert(*slot, holders);
                 }
@@ -66,6 +72,14 @@ impl HintRegister {
             }
         }
         Ok(register)
+    }
+
+    /// Questions are numbered from here on. From anywhere: answers to a former life of this node must not be taken for
+    /// answers to this one.
+    pub fn number_from(&mut self, number: u64) {
+        // Room to count up.
+        self.asked = RequestId(number >> 2);
+        self.void = self.asked;
     }
 
     /// The nodes that may keep hints of a slot.
@@ -98,6 +112,7 @@ impl HintRegister {
             self.suspects.entry(member.node).or_default().extend(strange.iter());
         }
         self.suspects.retain(|_, slots| !slots.is_empty());
+        self.void = self.asked;
         self.suspicion()
     }
 
@@ -113,11 +128,16 @@ impl HintRegister {
         }
     }
 
-    fn strike_off(&mut self, from: NodeId, slot: Slot) -> bool {
-        let Some(asked) = self.asked.get(&from) else { return false };
+    /// Whether an operation has asked the node for a hint of the slot a moment ago, so that it may be on its way.
+    fn is_in_use(&self, slot: Slot, holder: NodeId, now: Moment) -> bool {
+        let entry = self.entries.get(&slot).and_then(|holders| holders.get(&holder));
+        entry.is_some_and(|entry| entry.used >= now - ASK_EVERY)
+    }
+
+    fn strike_off(&mut self, from: NodeId, request: RequestId, slot: Slot) -> bool {
         let Some(holders) = self.entries.get_mut(&slot) else { return false };
         // What was asked for after the question may have arrived after the answer.
-        if holders.get(&from).is_none_or(|entry| entry.used >= *asked) {
+        if holders.get(&from).is_none_or(|entry| request <= entry.asked) {
             return false;
         }
         holders.remove(&from);
@@ -156,10 +176,10 @@ impl HintRegister {
 
 /// Enters a node for an operation. Tells whether that is durable already; if not, the operation hears of it when it is.
 pub(super) fn enter(slot: Slot, holder: NodeId, request: RequestId, scope: &mut Scope<'_>) -> bool {
-    let now = scope.now.monotonic;
+    let (now, asked) = (scope.now.monotonic, scope.register.asked);
     let holders = scope.register.entries.entry(slot).or_default();
-    let entry = holders.entry(holder).or_insert(Entry { is_durable: false, used: now });
-    entry.used = now;
+    let entry = holders.entry(holder).or_insert(Entry { is_durable: false, used: now, asked });
+    (entry.used, entry.asked) = (now, asked);
     if entry.is_durable {
         return true;
     }
@@ -172,10 +192,10 @@ pub(super) fn enter(slot: Slot, holder: NodeId, request: RequestId, scope: &mut 
 /// A node has said that it keeps a hint. Tells whether it is still on the register: only then is the hint taken into
 /// account by whoever asks that.
 pub(super) fn confirmed(slot: Slot, holder: NodeId, scope: &mut Scope<'_>) -> bool {
-    let now = scope.now.monotonic;
+    let (now, asked) = (scope.now.monotonic, scope.register.asked);
     let entry = scope.register.entries.get_mut(&slot).and_then(|holders| holders.get_mut(&holder));
     // What it says now overtakes what it may have answered before.
-    entry.map(|entry| entry.used = now).is_some()
+    entry.map(|entry| (entry.used, entry.asked) = (now, asked)).is_some()
 }
 
 /// Asks the nodes on the register, now and then, whether they still keep hints.
@@ -188,7 +208,8 @@ pub fn tick(scope: &mut Scope<'_>) {
     let mut questions: BTreeMap<NodeId, Vec<Slot>> = BTreeMap::new();
     for (slot, holders) in &scope.register.entries {
         for (holder, entry) in holders {
-            if entry.is_durable && entry.used < now - ASK_EVERY && scope.can_reach(*holder) {
+            let is_in_use = scope.register.is_in_use(*slot, *holder, now);
+            if entry.is_durable && !is_in_use && scope.can_reach(*holder) {
                 let slots = questions.entry(*holder).or_default();
                 if slots.len() < SLOTS_MAX {
                     slots.push(*slot);
@@ -199,19 +220,24 @@ pub fn tick(scope: &mut Scope<'_>) {
     for (suspect, suspected) in &scope.register.suspects {
         if scope.can_reach(*suspect) {
             let slots = questions.entry(*suspect).or_default();
-            slots.extend(suspected.iter().take(SLOTS_MAX - slots.len()));
+            let idle = suspected.iter().filter(|slot| !scope.register.is_in_use(*slot, *suspect, now));
+            slots.extend(idle.take(SLOTS_MAX - slots.len()));
         }
     }
-    for (holder, slots) in questions {
-        scope.register.asked.insert(holder, now);
-        scope.send(holder, PeerMessage::AskHints { slots });
+    for (holder, slots) in questions.into_iter().filter(|(_, slots)| !slots.is_empty()) {
+        let request = RequestId(scope.register.asked.0 + 1);
+        scope.register.asked = request;
+        scope.send(holder, PeerMessage::AskHints { request, slots });
     }
 }
 
-/// A node keeps no hints of these slots, durably.
-pub fn on_no_hints(from: NodeId, slots: &[Slot], scope: &mut Scope<'_>) {
-    let gone: Vec<Slot> =
-        slots.iter().copied().filter(|slot| scope.register.strike_off(from, *slot)).collect();
+/// A node kept no hints of these slots when this question reached it, and that is durable.
+pub fn on_no_hints(from: NodeId, request: RequestId, slots: &[Slot], scope: &mut Scope<'_>) {
+    if request <= scope.register.void || request > scope.register.asked {
+        return;
+    }
+    let is_gone = |slot: &Slot| scope.register.strike_off(from, request, *slot);
+    let gone: Vec<Slot> = slots.iter().copied().filter(is_gone).collect();
     let mut entries: Vec<_> = gone.into_iter().map(|slot| scope.register.line(slot)).collect();
     if scope.register.clear(from, slots) {
         entries.push(scope.register.suspicion());

@@ -13,7 +13,7 @@
 //! coordinator ──Hint───────▶ stand-in       a write's fan-out to an owner that cannot be reached
 //! coordinator ◀──Hinted───── stand-in       once it is in the stand-in's synced log
 //! owner       ──AskHints───▶ stand-in       whether the owner may strike it off its register
-//! owner       ◀──NoHints──── stand-in
+//! owner       ◀──NoHints──── stand-in       an answer to that question, and to no later one
 //! owner       ──Exchange───▶ owner          comparing and repairing, see wire::exchange
 //! owner       ──Reap───────▶ owner          forgetting deletions, see wire::reap
 //! ```
@@ -135,11 +135,15 @@ pub enum PeerMessage {
     },
     /// Does the receiver still keep hints of these slots?
     AskHints {
+        /// Comes back with the answer.
+        request: RequestId,
         /// The slots.
         slots: Vec<Slot>,
     },
     /// It keeps none of these, and that is durable.
     NoHints {
+        /// Of the `AskHints`: what it keeps now of a slot it may not have kept when it was asked.
+        request: RequestId,
         /// The slots.
         slots: Vec<Slot>,
     },

@@ -149,6 +149,7 @@ fn settings_without_sense_are_refused_and_say_why() {
         ("data='/d'\nca='/ca'", "go together"),
         ("data='/d'\n[membership]\nperiod_ms=0", "at least 1"),
         ("data='/d'\n[disk]\nsegment_bytes=1", "65536"),
+        ("data='/d'\n[disk]\ncompact_bytes_per_second=0", "compact_percent = 0"),
         ("data='/d'\n[membership]\nsilence_max_ms=999", "at least period_ms = 1000"),
         ("data='/d'\n[replication]\nrequests_max=0", "at least 1"),
         ("data='/d'\n[replication]\nresend_after_ms=0", "at least 1"),

@@ -220,8 +220,10 @@ impl Compaction {
         }
     }
 
-    /// Ends it, if the copy does not count yet: there is no space, or no time, for the rest.
-    pub(super) fn give_up(&mut self) {
+    /// Ends it, if the copy does not count yet: there is no space, or no time, for the rest. Whatever the pace is, what is left to
+    /// be done is due now.
+    pub(super) fn give_up(&mut self, now: Instant) {
+        self.due = self.due.min(now);
         match self.phase {
             Phase::Beginning | Phase::Copying | Phase::Comparing(_) => self.phase = Phase::GivingUp,
             Phase::Wanted => self.phase = Phase::Resting,
@@ -231,6 +233,10 @@ impl Compaction {
     }
 
     fn pace(&mut self, bytes: u64, now: Instant, options: &DiskOptions) {
+        // What was under way when it was given up puts nothing off.
+        if !matches!(self.phase, Phase::Copying | Phase::Comparing(_)) {
+            return;
+        }
         let micros = bytes.saturating_mul(1_000_000) / options.compact_bytes_per_second.max(1);
         self.due = now + Duration::from_micros(micros);
     }
@@ -272,7 +278,7 @@ mod tests {
             compaction.consider(taken * MIB, 100 * MIB, u64::MAX, &options());
             assert_eq!(compaction.is_under_way(), is_wanted, "{taken}");
             if is_wanted {
-                compaction.give_up();
+                compaction.give_up(now);
                 compaction.phase = Phase::GivingUp;
                 compaction.done(&Step::Over, 400 * MIB, now, &options());
             }
@@ -317,10 +323,11 @@ mod tests {
             let begun = Compaction { phase: compaction.phase, ..Compaction::new(now) };
             for phase in [Phase::Beginning, Phase::Copying, begun.phase] {
                 let mut given_up = Compaction { phase, ..Compaction::new(now) };
-                given_up.give_up();
+                given_up.due = now + Duration::from_secs(1_000);
+                given_up.give_up(now);
                 given_up.done(&Step::Begun, 0, now, &options());
-                given_up.done(&Step::Copied { bytes: 0, is_all: true }, 0, now, &options());
-                given_up.compared(Slot::new(SLOTS - 1).unwrap(), 0, true, now, &options());
+                given_up.done(&Step::Copied { bytes: 99 * MIB, is_all: true }, 0, now, &options());
+                given_up.compared(Slot::new(SLOTS - 1).unwrap(), 99 * MIB, true, now, &options());
                 assert_eq!(task(&mut given_up, now), "GiveUp", "{phase:?}");
             }
             compaction.compared(Slot::new(SLOTS - 1).unwrap(), 0, true, now, &options());

@@ -168,7 +168,7 @@ impl SegmentedLog {
         }
         match segment.fill(target.min(segment.filled + 1)) {
             // Zeros are no data. If the disk stays full, a group will find that out.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(false),
+            Err(error) if is_full(&error) => return Ok(false),
             filled => filled?,
         }
         segment.file.sync_data()?;
@@ -239,6 +239,11 @@ impl Segment {
         }
         Ok(())
     }
+}
+
+/// Whether there is no space left, or none that this user may take.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Makes names in a folder survive a power cut.

@@ -130,9 +130,7 @@ impl Disk {
         let store = SledStore::open(&stores.folder(number), options.cache_bytes)?;
         let after_replay = !scan.entries.is_empty();
         let engine = Engine::recover(store.handle(), scan)?;
-        stores
-            .remove_others(number)
-            .map_err(|source| OpenError::io("remove what is left of a rewritten store in", path, source))?;
+        stores.remove_others(number);
         let log = found
             .resume(options.segment_bytes)
             .map_err(|source| OpenError::io("write to the log of", path, source))?;
@@ -281,7 +279,7 @@ impl Disk {
     pub fn close(mut self) -> Result<(), Poisoned> {
         // What is left of the comparison comes with the next start, and a copy that is not complete is of no use.
         self.scrub.stop();
-        self.compaction.give_up();
+        self.compaction.give_up(Instant::now());
         let mut replies = Vec::new();
         let step = Duration::from_secs(1);
         let is_drained = |disk: &Disk| {
@@ -289,7 +287,7 @@ impl Disk {
             engine.synced_through() == engine.last() && engine.fed_through() == engine.last()
         };
         while !is_drained(&self) || self.feeder_busy_since.is_some() || self.compaction.is_under_way() {
-            self.compaction.give_up();
+            self.compaction.give_up(Instant::now());
             self.wait(step, &mut replies)?;
         }
         if self.engine.last() > self.schedule.entry {
@@ -348,6 +346,14 @@ impl Disk {
     #[must_use]
     pub fn is_verified(&self) -> bool {
         self.scrub.is_verified()
+    }
+
+    /// Lets the scrub draw on the account of all repair: `pay` charges what it has read, and tells how long it has to wait.
+    pub fn pace_scrub(&mut self, pay: impl FnOnce(u64) -> Duration) {
+        let wait = pay(self.scrub.take_unpaid());
+        if !wait.is_zero() {
+            self.scrub.put_off(Instant::now(), wait);
+        }
     }
 
     /// What the disk has counted, in bytes or since the start, with the names under which operators see it.
@@ -537,7 +543,7 @@ impl Disk {
                 self.free_bytes = free;
                 self.is_short_of_space = free < self.options.free_space_floor;
                 if self.is_short_of_space {
-                    self.compaction.give_up();
+                    self.compaction.give_up(self.space_checked);
                 }
                 if self.is_short_of_space != was_short {
                     let floor = self.options.free_space_floor;

@@ -26,6 +26,8 @@ pub(super) struct Scrub {
     is_first_pass: bool,
     due: Instant,
     bytes_per_second: u64,
+    /// What was read since [`take_unpaid`](Scrub::take_unpaid), the first pass apart.
+    unpaid: u64,
     pub(super) bytes: u64,
     pub(super) passes: u64,
 }
@@ -34,7 +36,15 @@ impl Scrub {
     /// `is_fresh` says that there never was anything in the store.
     pub(super) fn new(is_fresh: bool, bytes_per_second: u64, now: Instant) -> Scrub {
         let passes = u64::from(is_fresh);
-        Scrub { next: 0, is_first_pass: !is_fresh, due: now + PAUSE, bytes_per_second, bytes: 0, passes }
+        Scrub {
+            next: 0,
+            is_first_pass: !is_fresh,
+            due: now + PAUSE,
+            bytes_per_second,
+            unpaid: 0,
+            bytes: 0,
+            passes,
+        }
     }
 
     /// Whether everything was compared once since the start.
@@ -65,6 +75,9 @@ impl Scrub {
     /// The piece that ends with `last` was compared, and held this many bytes. Returns whether a pass ends with it.
     pub(super) fn done(&mut self, last: Slot, bytes: u64, now: Instant) -> bool {
         self.bytes += bytes;
+        if !self.is_first_pass {
+            self.unpaid += bytes;
+        }
         let micros = bytes.saturating_mul(1_000_000) / self.bytes_per_second.max(1);
         self.due = now + Duration::from_micros(micros).max(PAUSE);
         self.next = last.get() + 1;
@@ -75,6 +88,19 @@ impl Scrub {
             self.is_first_pass = false;
         }
         is_over
+    }
+
+    /// What was read since the last call and is to be charged to the node's account of repairs. The first pass is not: the node waits
+    /// for it.
+    pub(super) fn take_unpaid(&mut self) -> u64 {
+        std::mem::take(&mut self.unpaid)
+    }
+
+    /// The account allows the next piece after so long: if it is due now, it is put off until then.
+    pub(super) fn put_off(&mut self, now: Instant, wait: Duration) {
+        if !self.is_first_pass && self.due <= now {
+            self.due = now + wait;
+        }
     }
 
     /// Nothing is compared any more: the disk is being closed.
@@ -117,6 +143,25 @@ mod tests {
         assert!(scrub.is_due(now + Duration::from_secs(3)));
         scrub.stop();
         assert!(!scrub.is_due(now + Duration::from_secs(3_600)) && scrub.due().is_none());
+    }
+
+    #[test]
+    fn it_is_paid_for_and_waits_for_the_account_after_the_first_pass() {
+        let now = Instant::now();
+        let mut scrub = Scrub::new(false, 1 << 20, now);
+        let wait = Duration::from_secs(5);
+        scrub.put_off(now + PAUSE, wait);
+        assert!(scrub.is_due(now + PAUSE), "the node waits for the first pass");
+        assert!(scrub.done(Slot::new(SLOTS - 1).unwrap(), 7 << 20, now));
+        assert_eq!(scrub.take_unpaid(), 0);
+        scrub.put_off(now, wait);
+        assert_eq!(scrub.due, now + Duration::from_secs(7), "it is not due before");
+        let now = now + Duration::from_secs(7);
+        scrub.put_off(now, wait);
+        assert!(!scrub.is_due(now) && scrub.is_due(now + wait));
+        scrub.done(Slot::new(3).unwrap(), 9, now);
+        scrub.done(Slot::new(7).unwrap(), 1, now);
+        assert_eq!((scrub.take_unpaid(), scrub.take_unpaid()), (10, 0));
     }
 
     #[test]

@@ -20,6 +20,9 @@ use super::OpenError;
 use super::log::sync_folder;
 use crate::protocol::storage::log::LogId;
 
+/// So many places are tried for a new store, where what lies in them cannot be removed.
+const PLACES_MAX: usize = 8;
+
 /// The stores of one data directory.
 #[derive(Clone, Debug)]
 pub(super) struct Stores {
@@ -86,26 +89,43 @@ impl Stores {
         sync_folder(&self.path)
     }
 
-    /// Removes a store, if it is there.
-    pub(super) fn remove(&self, number: StoreNumber) -> io::Result<()> {
+    /// Removes a store that does not count, if it is there. Tells whether its place is free: one that stays takes space, and harms
+    /// nobody.
+    pub(super) fn remove(&self, number: StoreNumber) -> bool {
         match fs::remove_dir_all(self.folder(number)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let folder = self.folder(number);
+                tracing::warn!(%error, ?folder, "what is left of a rewritten store cannot be removed; remove it by hand");
+                false
+            }
+            _ => true,
         }
     }
 
-    /// Removes every store but one.
-    pub(super) fn remove_others(&self, current: StoreNumber) -> io::Result<()> {
-        for entry in fs::read_dir(&self.path)? {
-            let name = entry?.file_name();
+    /// The first place behind this store that is free, or can be made so.
+    pub(super) fn free_after(&self, number: StoreNumber) -> Option<StoreNumber> {
+        std::iter::successors(Some(number.next()), |number| Some(number.next()))
+            .take(PLACES_MAX)
+            .find(|number| self.remove(*number))
+    }
+
+    /// Removes every store but one, as far as possible.
+    pub(super) fn remove_others(&self, current: StoreNumber) {
+        let names = match fs::read_dir(&self.path) {
+            Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.file_name())),
+            Err(error) => {
+                tracing::warn!(%error, path = ?self.path, "cannot look for what is left of rewritten stores");
+                return;
+            }
+        };
+        for name in names {
             if let Some(number) = name.to_str().and_then(StoreNumber::of_name)
                 && number != current
             {
                 tracing::info!(folder = ?name, "removing what is left of a rewritten store");
-                self.remove(number)?;
+                self.remove(number);
             }
         }
-        Ok(())
     }
 
     fn pointer(&self) -> PathBuf {
@@ -134,10 +154,29 @@ mod tests {
         fs::create_dir(folder.path().join("storehouse")).unwrap();
         stores.choose(StoreNumber(2)).unwrap();
         assert_eq!(stores.current().unwrap(), StoreNumber(2));
-        stores.remove_others(StoreNumber(2)).unwrap();
+        stores.remove_others(StoreNumber(2));
         let left = |name: &str| folder.path().join(name).exists();
         assert_eq!(["store", "store-2", "store-3", "storehouse"].map(left), [false, true, false, true]);
-        stores.remove(StoreNumber(9)).unwrap();
+        assert!(stores.remove(StoreNumber(9)));
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_left_and_its_place_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let stores = Stores::new(folder.path(), LogId(5));
+        // A file is no folder, and is not removed as one, also not by a test that may do everything.
+        for number in [3, 4] {
+            fs::write(stores.folder(StoreNumber(number)), "in the way").unwrap();
+        }
+        fs::create_dir(stores.folder(StoreNumber(1))).unwrap();
+        stores.remove_others(StoreNumber(2));
+        assert!(!stores.folder(StoreNumber(1)).exists());
+        assert!(!stores.remove(StoreNumber(3)));
+        assert_eq!(stores.free_after(StoreNumber(2)), Some(StoreNumber(5)));
+        for number in 5..3 + PLACES_MAX as u64 {
+            fs::write(stores.folder(StoreNumber(number)), "in the way").unwrap();
+        }
+        assert_eq!(stores.free_after(StoreNumber(2)), None);
     }
 
     #[test]

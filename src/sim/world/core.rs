@@ -7,9 +7,9 @@
 //!   └──────────────────────────┘   └───────────────────────┘    in one direction as likely as in both
 //! ```
 //!
-//! A cluster has to get on with what works: every key with a majority of its owners inside of the core has to be
-//! served by every node of the core. What makes that hard is the half-dead: nodes that are heard but do not hear, or
-//! that are reached by some of the core and not by others.
+//! A cluster has to get on with what works: every key with a majority of its owners inside of the core, with a vote for
+//! its slot, has to be served by every node of the core. What makes that hard is the half-dead: nodes that are heard but
+//! do not hear, or that are reached by some of the core and not by others.
 
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::super::trace::About;
 use super::super::workload::CorePart;
 use super::{RECOVERY_MAX, World};
 
+use crate::protocol::id::NodeId;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::Moment;
 
@@ -125,11 +126,14 @@ impl World {
             return Vec::new();
         };
         let Some(view) = process.node.ring_view() else { return Vec::new() };
-        // One that has lost its disk may need an owner outside of the core to get it back.
-        let is_inside = |id| self.ids.get(id).is_some_and(|index| core.contains(index) && self.votes(*index));
         let has_majority = |key: &Bytes| {
-            let owners = view.slot(Slot::of_key(key)).read_set();
-            owners.iter().filter(|id| is_inside(id)).count() > owners.len() / 2
+            let slot = Slot::of_key(key);
+            let owners = view.slot(slot).read_set();
+            // One that has lost the slot may need an owner outside of the core to get it back. What it has lost of others is
+            // no excuse.
+            let is_inside =
+                |id: &&NodeId| self.ids.get(*id).is_some_and(|at| core.contains(at) && self.votes(*at, slot));
+            owners.iter().filter(is_inside).count() > owners.len() / 2
         };
         let mut keys: Vec<Bytes> = used.into_iter().filter(has_majority).collect();
         self.rng.shuffle(&mut keys);

@@ -214,7 +214,9 @@ impl World {
     pub(super) fn disk_scrubs(&mut self, index: usize) {
         if self.hosts[index].process.is_some() {
             let boot = self.hosts[index].boot;
-            match self.hosts[index].disk.scrub() {
+            // It waits until the store has caught up with its log, which with few writes may never happen by itself.
+            let disk = &mut self.hosts[index].disk;
+            match disk.catch_up().and_then(|()| disk.scrub()) {
                 Ok(replies) => self.disk_replies(index, boot, replies),
                 Err(error) => self.insane(index, &format!("cannot read its disk: {error}")),
             }

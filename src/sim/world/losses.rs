@@ -11,13 +11,15 @@ use bytes::Bytes;
 
 use super::super::disk::Disk;
 use super::super::faults::Kind;
-use super::super::host;
+use super::super::host::{self, Process};
 use super::super::invariants::{Invariant, Violation};
 use super::super::trace::About;
 use super::{Copied, Event, World};
 use crate::protocol::id::NodeId;
 use crate::protocol::ring::entry::Entry;
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::op::MetaKey;
+use crate::protocol::storage::trust::Standing;
 
 /// Starts in a thousand from a damaged log, where that happens at all.
 const LOGS_DAMAGED_PER_MILLE: u32 = 300;
@@ -122,12 +124,10 @@ impl World {
         }
     }
 
-    /// Whether a machine has a vote for everything.
-    pub(super) fn votes(&self, index: usize) -> bool {
-        !self.hosts[index].has_lost
-            && self.hosts[index].process.as_ref().is_some_and(|process| {
-                let trust = process.node.trust();
-                trust.voteless().is_empty() && trust.unasked().is_empty()
-            })
+    /// Whether a machine has a vote for a slot.
+    pub(super) fn votes(&self, index: usize, slot: Slot) -> bool {
+        let host = &self.hosts[index];
+        let votes = |process: &Process| process.node.trust().standing(slot) == Standing::Votes;
+        !host.has_lost && host.process.as_ref().is_some_and(votes)
     }
 }

@@ -50,9 +50,24 @@ fn what_a_node_loses_in_a_slot_of_others_does_not_keep_it_from_being_whole() {
     let view = node.ring_view().unwrap();
     let slot = Slot::all().find(|slot| !view.slot(*slot).is_owner(node.id())).unwrap();
     world.input(0, Input::Disk(DiskReply::Doubted { slots: vec![slot], why: DoubtReason::Damaged }));
-    assert!(!world.votes(0));
+    assert!(!world.votes(0, slot));
     world.go_on(Duration::from_secs(10));
-    assert!(world.votes(0) && world.violations.is_empty(), "{:?}", world.violations);
+    let is_whole = world.hosts[0].process.as_ref().unwrap().node.trust().voteless().is_empty();
+    assert!(is_whole && world.votes(0, slot) && world.violations.is_empty(), "{:?}", world.violations);
+}
+
+#[test]
+fn an_owner_that_has_lost_one_slot_owes_the_keys_of_all_others() {
+    let mut world = at_work(1, 3);
+    let core = [0, 1];
+    let used = world.workload.keys();
+    let slots: BTreeSet<Slot> = used.iter().map(|key| Slot::of_key(key)).collect();
+    let lost = *slots.first().unwrap();
+    world.input(0, Input::Disk(DiskReply::Doubted { slots: vec![lost], why: DoubtReason::Damaged }));
+    let owed = world.keys_of(&core);
+    assert!(!owed.is_empty() && owed.iter().all(|key| Slot::of_key(key) != lost), "{owed:?}");
+    let expected = used.iter().filter(|key| Slot::of_key(key) != lost).count();
+    assert_eq!(owed.len(), expected.min(12).min(world.workload.requests_max()));
 }
 
 fn is_write(operation: &&Operation) -> bool {

@@ -20,6 +20,7 @@
 
 mod pledge;
 mod round;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -30,13 +31,14 @@ use bytes::Bytes;
 
 use self::pledge::Pledge;
 use self::round::{Round, Step};
+use self::sweep::Sweep;
 use super::Fellows;
 use crate::protocol::causality::{Applied, Compact, Record, RecordHash};
 use crate::protocol::config::ReapConfig;
 use crate::protocol::id::{Actor, NodeId, ReapEpoch};
 #[cfg(test)]
 use crate::protocol::planted::{self, Planted};
-use crate::protocol::ring::slot::{SLOTS, Slot};
+use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::view::RingView;
 use crate::protocol::storage::epochs::{Epochs, Standing};
 use crate::protocol::storage::op::{DiskReply, MetaKey, Stored};
@@ -45,9 +47,6 @@ use crate::protocol::wire::reap::{Obstacle, Reap, ReapCause, ReapWait};
 
 /// So many rounds are under way at once, so that one sync of the log serves several.
 const ROUNDS_MAX: usize = 8;
-
-/// So many slots are looked through for contents in one step of the sweep.
-const SWEEP_SLOTS: u16 = 64;
 
 /// The pause after the first round of a slot that came to nothing; doubles up to the longest.
 const RETRY: Duration = Duration::from_secs(5);
@@ -136,16 +135,13 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Reaper {
     own: NodeId,
-    sweep: Duration,
-    rest: Duration,
+    config: ReapConfig,
     candidates: BTreeMap<Slot, Candidate>,
     due: BTreeSet<(Moment, Slot)>,
     rounds: BTreeMap<Slot, Round>,
     pledges: BTreeMap<Slot, Pledge>,
     asked: BTreeMap<u64, Asked>,
-    /// Where the sweep goes on, and when.
-    cursor: Slot,
-    sweep_at: Moment,
+    sweep: Sweep,
     /// Before this the account of repairs allows no further round.
     opens_at: Moment,
     next: u64,
@@ -172,20 +168,18 @@ enum Asked {
 }
 
 impl Reaper {
-    /// Nothing is known to be worth reaping.
+    /// Nothing is known to be worth reaping. The number is drawn at random.
     #[must_use]
     pub fn new(own: NodeId, config: &ReapConfig, number: u64) -> Reaper {
         Reaper {
             own,
-            sweep: config.sweep,
-            rest: config.rest,
+            config: config.clone(),
             candidates: BTreeMap::new(),
             due: BTreeSet::new(),
             rounds: BTreeMap::new(),
             pledges: BTreeMap::new(),
             asked: BTreeMap::new(),
-            cursor: Slot::default(),
-            sweep_at: Moment::NEVER,
+            sweep: Sweep::new(config.sweep, number),
             opens_at: Moment::default(),
             next: number,
             counts: Counts::default(),
@@ -210,34 +204,21 @@ impl Reaper {
         let (cause, again_at) = match self.candidates.get(&slot) {
             _ if self.rounds.contains_key(&slot) => (ReapCause::UnderWay, now),
             Some(candidate) => (candidate.why.clone(), candidate.due),
-            None => (ReapCause::Unnoticed, self.swept_at(slot)),
+            None => (ReapCause::Unnoticed, self.sweep.comes_to(slot)),
         };
         let again_in = again_at.since(now).as_millis();
         ReapWait { cause, again_in_ms: u64::try_from(again_in).unwrap_or(u64::MAX) }
     }
 
-    /// When the sweep comes to a slot.
-    fn swept_at(&self, slot: Slot) -> Moment {
-        let ahead = (slot.get() + SLOTS - self.cursor.get()) % SLOTS;
-        self.sweep_at + self.sweep_pause() * u32::from(ahead / SWEEP_SLOTS)
-    }
-
     /// There is a ring: the sweep begins.
     pub fn begin(&mut self, now: Moment) {
-        if self.sweep_at == Moment::NEVER {
-            self.sweep_at = now + self.sweep_pause();
-        }
+        self.sweep.begin(now);
     }
 
     /// Begins nothing any more.
     pub fn halt(&mut self) {
         let counts = self.counts;
-        let config = ReapConfig { sweep: self.sweep, rest: self.rest };
-        *self = Reaper { counts, ..Reaper::new(self.own, &config, self.next) };
-    }
-
-    fn sweep_pause(&self) -> Duration {
-        self.sweep / u32::from(SLOTS / SWEEP_SLOTS)
+        *self = Reaper { counts, ..Reaper::new(self.own, &self.config, self.next) };
     }
 
     /// When to call [`tick`](Reaper::tick) at the latest.
@@ -248,7 +229,7 @@ impl Reaper {
             Some((due, _)) if self.rounds.len() < ROUNDS_MAX => *due,
             _ => Moment::NEVER,
         };
-        rounds.min(next.min(self.sweep_at).max(self.opens_at))
+        rounds.min(next.min(self.sweep.due()).max(self.opens_at))
     }
 
     /// A record of this node was changed to this.
@@ -260,9 +241,9 @@ impl Reaper {
         }
         // A context is not made to wait for the end of all writing: an owner that is restarted again and again would
         // have forgotten by then that it wanted to see to it.
-        let is_due =
-            !record.is_tombstone() && record.compactable(&[], ground.node_time.minus(self.rest)) > spared;
-        let wait = if is_due { Duration::ZERO } else { ripe_in(record, self.rest, ground.node_time) };
+        let is_due = !record.is_tombstone()
+            && record.compactable(&[], ground.node_time.minus(self.config.rest)) > spared;
+        let wait = if is_due { Duration::ZERO } else { ripe_in(record, self.config.rest, ground.node_time) };
         if !self.candidates.contains_key(&slot) && !self.rounds.contains_key(&slot) {
             self.schedule(slot, ground.now + wait, RETRY, ReapCause::Young);
         }
@@ -321,11 +302,8 @@ impl Reaper {
             };
             self.attempt(slot, ground);
         }
-        if ground.now >= self.sweep_at {
-            self.sweep_at = ground.now + self.sweep_pause();
-            let first = self.cursor;
-            let last = Slot::new(first.get() + SWEEP_SLOTS - 1).unwrap_or(first);
-            self.cursor = Slot::new(last.get() + 1).unwrap_or_default();
+        if ground.now >= self.sweep.due() {
+            let (first, last) = self.sweep.step(ground.now);
             self.ask(Asked::Sums, Ask::Sums(first, last), ground.out);
         }
     }
@@ -351,7 +329,7 @@ impl Reaper {
         if let Some(candidate) = self.candidates.get(&slot) {
             self.due.remove(&(candidate.due, slot));
         }
-        let round = Round::new(slot, view.read_set().to_vec(), view.digest, self.rest, ground);
+        let round = Round::new(slot, view.read_set().to_vec(), view.digest, self.config.rest, ground);
         self.rounds.insert(slot, round);
         self.ask(Asked::Look(slot), Ask::List(slot, None), ground.out);
     }

@@ -486,3 +486,24 @@ fn a_long_context_does_not_wait_until_its_key_rests() {
     // What the newest retries are recognised by stays.
     assert!(held.iter().flatten().all(|record| record.operations().len() == 1));
 }
+
+#[test]
+fn a_driver_that_is_restarted_twice_a_minute_forgets_a_deletion_of_an_earlier_life_too() {
+    let mut rng = crate::protocol::rng::Rng::from_number(2);
+    let mut owners = Owners::new();
+    // The last of all slots that such a driver came to when each life began with the first one.
+    let names = (0..).map(|number: u64| Bytes::from(number.to_be_bytes().to_vec()));
+    let key = names.into_iter().find(|key| Slot::of_key(key).get() > 16_000).unwrap();
+    (0..3).for_each(|at| owners.store(at, &key, &tombstone(BEGIN - 100_000)));
+    let driver = owners.driver(&key);
+    let mut lives = 0;
+    while owners.held(&key).iter().flatten().count() > 0 {
+        lives += 1;
+        assert!(lives < 100, "it is never forgotten");
+        let reaper = Reaper::new(NodeId(driver as u64 + 1), &ReapConfig::default(), rng.bits());
+        owners.owners[driver].reaper = reaper;
+        owners.with(driver, |reaper, ground| reaper.begin(ground.now));
+        owners.pass(Duration::from_secs(30), |_, _, _| true);
+    }
+    assert_eq!(owners.held(&key), [None, None, None]);
+}

@@ -49,6 +49,32 @@ fn hint_to(out: &[Output], to: NodeId) -> Option<(NodeId, Record)> {
     })
 }
 
+/// A question after hints: whom, its number, the slots.
+type Question = (NodeId, RequestId, Vec<Slot>);
+
+fn asked_of(out: &[Output]) -> Vec<Question> {
+    out.iter()
+        .filter_map(|output| match output {
+            Output::Send {
+                to: Destination::Node { id, .. },
+                message: PeerMessage::AskHints { request, slots },
+            } => Some((*id, *request, slots.clone())),
+            _ => None,
+        })
+        .collect()
+}
+
+fn no_hints((_, request, slots): &Question) -> PeerMessage {
+    PeerMessage::NoHints { request: *request, slots: slots.clone() }
+}
+
+impl Story {
+    /// Time passes until it is asked after hints.
+    fn ask_for_hints(&mut self) -> Vec<Question> {
+        asked_of(&self.look_at_hints(Duration::from_secs(11)))
+    }
+}
+
 fn hinted_by(story: &mut Story, node: NodeId) -> Vec<Output> {
     let request = story.last_request();
     story.hear(node, PeerMessage::Hinted { request })
@@ -191,6 +217,8 @@ fn a_hint_is_acknowledged_when_it_is_durable() {
     assert_eq!(story.execute(), []);
     assert_eq!(story.sync(), [send(B, PeerMessage::Hinted { request: RequestId(3) })]);
     assert_eq!((story.stored(), story.hints.len()), (record, 1));
+    let bytes = key().len() as u64 + story.stored().encoded_len();
+    assert_eq!(story.hints.bytes_to_move(), bytes);
 }
 
 #[test]
@@ -308,18 +336,80 @@ fn a_stand_in_is_struck_off_when_it_keeps_nothing_more_and_not_if_it_was_asked_s
     hinted_by(&mut story, first);
     assert_eq!(story.register.holders(slot).collect::<Vec<_>>(), [first]);
 
-    let question = send(first, PeerMessage::AskHints { slots: vec![slot] });
-    assert_eq!(story.look_at_hints(Duration::from_secs(11)), std::slice::from_ref(&question));
+    let old = story.ask_for_hints();
+    assert_eq!(old, [(first, RequestId(1), vec![slot])]);
     story.ask(Request::Write(Write { operation: operation(2), ..put("v2") }));
     story.execute();
-    story.hear(first, PeerMessage::NoHints { slots: vec![slot] });
+    story.hear(first, no_hints(&old[0]));
     assert_eq!(story.register.len(), 1, "it was asked to keep another one meanwhile");
 
-    assert_eq!(story.look_at_hints(Duration::from_secs(11)), [question]);
-    story.hear(first, PeerMessage::NoHints { slots: vec![slot] });
+    let new = story.ask_for_hints();
+    assert_eq!(new, [(first, RequestId(2), vec![slot])]);
+    story.hear(first, no_hints(&old[0]));
+    assert_eq!(
+        story.register.len(),
+        1,
+        "that answer was late, or came twice, and is older than the last hint"
+    );
+    story.hear(first, no_hints(&new[0]));
     story.execute();
     assert!(story.register.is_empty());
     assert_eq!(story.meta.get(&MetaKey::HintHolders(slot)), Some(&None));
+}
+
+#[test]
+fn an_answer_strikes_nobody_off_who_came_onto_the_register_after_it_or_in_a_later_life() {
+    let slot = Slot::of_key(&key());
+    let mut story = coordinator();
+    let [first, _] = stand_ins(&story);
+    story.peers.gone = vec![C];
+    story.ask(Request::Write(put("v1")));
+    story.execute();
+    story.sync();
+    let old = story.ask_for_hints();
+    story.hear(first, no_hints(&old[0]));
+    story.execute();
+    assert!(story.register.is_empty());
+    // Anew, and asked about again: the answer from before comes once more.
+    story.ask(Request::Write(Write { operation: operation(2), ..put("v2") }));
+    story.execute();
+    story.sync();
+    story.ask_for_hints();
+    story.hear(first, no_hints(&old[0]));
+    assert_eq!(story.register.holders(slot).collect::<Vec<_>>(), [first]);
+
+    let meta = story.meta.clone().into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    story.register = HintRegister::parse(&meta).unwrap();
+    story.register.number_from(4_000);
+    let new = story.ask_for_hints();
+    assert_eq!(new, [(first, RequestId(1_001), vec![slot])]);
+    for number in [old[0].1.0, 1_000, 1_002, u64::MAX >> 2] {
+        story.hear(first, no_hints(&(first, RequestId(number), vec![slot])));
+        assert_eq!(story.register.len(), 1, "{number} is no question of this life");
+    }
+    story.hear(first, no_hints(&new[0]));
+    assert!(story.register.is_empty());
+}
+
+#[test]
+fn an_answer_from_before_a_suspicion_does_not_end_it() {
+    let slots = [Slot::of_key(&key())].into_iter().collect();
+    let mut story = coordinator();
+    let [first, second] = stand_ins(&story);
+    story.peers.gone = vec![C, second];
+    let _ = story.register.lost(&slots, &story.view);
+    let old = story.ask_for_hints();
+    let _ = story.register.lost(&slots, &story.view);
+    story.hear(first, no_hints(&old[0]));
+    assert_eq!(story.register.len(), 2);
+    // Nor is anybody asked about a hint that may be on its way.
+    story.ask(Request::Write(put("v1")));
+    story.execute();
+    story.sync();
+    assert_eq!(asked_of(&story.look_at_hints(Duration::from_secs(10))), []);
+    let new = story.ask_for_hints();
+    story.hear(first, no_hints(&new[0]));
+    assert_eq!(story.register.len(), 1);
 }
 
 #[test]
@@ -347,15 +437,16 @@ fn who_has_lost_the_register_suspects_every_stranger_until_it_has_said_no() {
     assert_eq!(holders(&read), holders(&story.register), "a crash forgets no suspicion");
 
     story.peers.gone = vec![second];
-    let question = |node| send(node, PeerMessage::AskHints { slots: vec![slot] });
-    assert_eq!(story.look_at_hints(Duration::from_secs(11)), [question(first)]);
-    story.hear(first, PeerMessage::NoHints { slots: vec![slot] });
+    let questions = story.ask_for_hints();
+    assert_eq!(questions, [(first, RequestId(1), vec![slot])]);
+    story.hear(first, no_hints(&questions[0]));
     story.execute();
     assert_eq!(holders(&story.register), [second]);
     assert!(story.meta.get(&MetaKey::HintSuspects).is_some_and(Option::is_some));
     story.peers.gone = vec![];
-    assert_eq!(story.look_at_hints(Duration::from_secs(11)), [question(second)]);
-    story.hear(second, PeerMessage::NoHints { slots: vec![slot] });
+    let questions = story.ask_for_hints();
+    assert_eq!(questions, [(second, RequestId(2), vec![slot])]);
+    story.hear(second, no_hints(&questions[0]));
     story.execute();
     assert!(story.register.is_empty());
     assert_eq!(story.meta.get(&MetaKey::HintSuspects), Some(&None));
@@ -369,18 +460,14 @@ fn a_whole_lost_register_is_asked_for_in_one_go() {
     let own: SlotSet = Slot::all().filter(|slot| story.view.slot(*slot).is_owner(OWN)).collect();
     let _ = story.register.lost(&own, &story.view);
     story.peers.gone = story.view.ring().members().iter().map(|m| m.node).filter(|n| *n != first).collect();
-    let asked = |out: Vec<Output>| match out.into_iter().next() {
-        Some(Output::Send { message: PeerMessage::AskHints { slots }, .. }) => slots,
-        other => panic!("{other:?}"),
-    };
-    let mut question = asked(story.look_at_hints(Duration::from_secs(11)));
-    assert_eq!(question.len(), 1_024);
-    while question.len() == 1_024 {
+    let mut questions = story.ask_for_hints();
+    assert_eq!(questions[0].2.len(), 1_024);
+    while questions[0].2.len() == 1_024 {
         let before = suspected(&story);
-        story.hear(first, PeerMessage::NoHints { slots: question });
+        story.hear(first, no_hints(&questions[0]));
         story.execute();
         assert_eq!(suspected(&story), before - 1_024);
-        question = asked(story.look_at_hints(Duration::ZERO));
+        questions = asked_of(&story.look_at_hints(Duration::ZERO));
     }
 }
 
@@ -394,8 +481,9 @@ fn who_was_struck_off_meanwhile_does_not_count() {
     story.execute();
     story.sync();
     // Its answer to an older question is overtaken by the hint, which it has not got yet.
-    story.look_at_hints(Duration::from_secs(11));
-    story.hear(first, PeerMessage::NoHints { slots: vec![slot] });
+    let questions = story.ask_for_hints();
+    assert_eq!(questions, [(first, RequestId(1), vec![slot])]);
+    story.hear(first, no_hints(&questions[0]));
     story.execute();
     assert!(story.register.is_empty());
     assert_eq!(hinted_by(&mut story, first), [], "nobody would look for it there");
@@ -436,8 +524,8 @@ fn an_owner_for_whom_nobody_keeps_a_hint_is_left_to_an_exchange() {
 fn a_hint_that_is_on_its_way_to_the_disk_is_not_denied() {
     let mut story = stand_in();
     let slots = vec![Slot::of_key(&key())];
-    let ask = PeerMessage::AskHints { slots: slots.clone() };
-    let none = PeerMessage::NoHints { slots };
+    let ask = PeerMessage::AskHints { request: RequestId(9), slots: slots.clone() };
+    let none = PeerMessage::NoHints { request: RequestId(9), slots };
     assert_eq!(story.hear(B, ask.clone()), [send(B, none)]);
     story.hear(B, hint(&story, 3, &written(7, Some("v1"))));
     assert_eq!(story.hear(B, ask.clone()), []);

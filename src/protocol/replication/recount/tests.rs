@@ -17,7 +17,7 @@ fn restarted() -> Story {
 }
 
 fn asked_for(story: &mut Story) -> Vec<Output> {
-    story.hear(B, PeerMessage::AskHints { slots: vec![Slot::of_key(&key())] })
+    story.hear(B, PeerMessage::AskHints { request: RequestId(9), slots: vec![Slot::of_key(&key())] })
 }
 
 fn targets(out: &[Output]) -> Vec<(NodeId, RequestId)> {
@@ -53,7 +53,7 @@ fn a_hint_of_a_former_life_is_found_and_brought_to_all_owners() {
     story.sync();
     assert_eq!((story.hints.len(), story.disk.len()), (0, 0));
     let slots = vec![Slot::of_key(&key())];
-    assert_eq!(asked_for(&mut story), [send(B, PeerMessage::NoHints { slots })]);
+    assert_eq!(asked_for(&mut story), [send(B, PeerMessage::NoHints { request: RequestId(9), slots })]);
 }
 
 #[test]

@@ -128,3 +128,15 @@ fn a_flipped_byte_is_untrusted_and_so_is_a_missing_segment() {
     let (_, scan) = open(folder.path()).unwrap();
     assert!(Engine::recover(crate::protocol::storage::store::MemoryStore::default(), scan).is_err());
 }
+
+#[test]
+fn a_quota_that_is_used_up_is_a_full_disk() {
+    // Of what only looks further ahead: a group that does not fit is a failure of the disk.
+    for (number, expected) in [
+        (nix::errno::Errno::ENOSPC, true),
+        (nix::errno::Errno::EDQUOT, true),
+        (nix::errno::Errno::EIO, false),
+    ] {
+        assert_eq!(is_full(&io::Error::from_raw_os_error(number as i32)), expected, "{number}");
+    }
+}
