@@ -23,7 +23,8 @@ const EASE_MIN: u64 = 50;
 /// By how many thousandths it recovers with each wake-up in time.
 const EASE_STEP: u64 = 25;
 
-/// One account for all repair of a node (hints, read repair, exchange, refill, reaping and the scrub): token buckets of bytes and of keys, which yield to the foreground.
+/// One account for all repair of a node (hints, read repair, exchange, refill, reaping and the scrub): token buckets of
+/// bytes and of keys, which yield to the foreground.
 ///
 /// Work is done first and charged afterwards, so an account may be in debt; the next piece begins when it is not any
 /// more. Whoever waits for that is woken by the clock, and how late that happens is what a request of a client would

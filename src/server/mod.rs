@@ -156,7 +156,12 @@ impl RunError {
     #[must_use]
     pub fn is_loss(&self) -> bool {
         use disk::OpenError::{Pointer, Store, Untrusted};
-        matches!(self, RunError::NoData(_) | RunError::Disk(Untrusted(_) | Store(_) | Pointer(_)))
+        matches!(
+            self,
+            RunError::NoData(_)
+                | RunError::Disk(Untrusted(_) | Store(_) | Pointer(_))
+                | RunError::Denied { .. }
+        )
     }
 }
 

@@ -11,6 +11,11 @@ use std::time::{Duration, Instant};
 use starling::sim::report::Counts;
 use starling::sim::{Options, run};
 
+/// That of the program: what is measured is what its users get.
+#[cfg(feature = "cli")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let wanted = std::env::args().skip(1).find_map(|word| word.parse().ok());
     let seeds: u64 = wanted.unwrap_or(20);
