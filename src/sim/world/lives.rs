@@ -6,7 +6,7 @@ use super::super::figures::Cue;
 use super::super::host::{self, Process};
 use super::super::invariants::incarnations::Deed;
 use super::super::trace::About;
-use super::{Event, World};
+use super::{Copied, Event, World};
 use crate::protocol::node::Node;
 use crate::protocol::output::Notice;
 use crate::protocol::storage::op::MetaKey;
@@ -40,7 +40,11 @@ impl World {
         let known = match self.hosts[index].id.filter(|_| !meta.contains_key(&MetaKey::Identity)) {
             None => None,
             Some(id) => match self.known_to_others(index, id) {
-                Some(known) => Some(known),
+                Some(known) => {
+                    // A copy that was made before anything was durable holds nothing, like a lost disk.
+                    self.hosts[index].copied = Copied::No;
+                    Some(known)
+                }
                 None => return self.start_later(index),
             },
         };
