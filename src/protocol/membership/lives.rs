@@ -77,10 +77,6 @@ impl Lives {
         &self.own.claim
     }
 
-    pub(super) fn has_asked(&self) -> bool {
-        self.own.has_asked
-    }
-
     /// Enough of the others have been asked.
     pub(super) fn confirm(&mut self) -> (MetaKey, Option<Bytes>) {
         self.own.has_asked = true;

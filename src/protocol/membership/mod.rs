@@ -306,12 +306,6 @@ impl Membership {
         self.lives.claim()
     }
 
-    /// Whether enough of the others have been asked, in this life or since the last one that had asked them.
-    #[must_use]
-    pub fn has_asked(&self) -> bool {
-        self.lives.has_asked()
-    }
-
     /// Shows some members where this node comes from.
     pub fn ask(&self, members: impl Iterator<Item = NodeId>, out: &mut Vec<Effect>) {
         for id in members {

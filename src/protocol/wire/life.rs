@@ -21,8 +21,8 @@ use crate::protocol::id::Incarnation;
 use crate::protocol::planted;
 use crate::protocol::storage::op::Lsn;
 
-/// How far a node had got in one of its lives: what others remember of it. Generation Clock and Low-Water Mark
-/// (*Patterns of Distributed Systems*) in one.
+/// How far a node had got in one of its lives: what others remember of it. A Generation Clock (*Patterns of Distributed
+/// Systems*) that is kept by others, for one that cannot know that it was set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Life {
     /// The incarnation in which its directory began: that of the node's first start, or of its latest recovery.
