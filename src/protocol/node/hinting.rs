@@ -24,10 +24,10 @@ impl Node {
         self.hints.next_deadline().min(self.register.next_deadline())
     }
 
-    /// Whether it has to do with hints at all: not before the other owners have been asked, since an old copy of a
-    /// directory does not know what it keeps.
+    /// Whether it has to do with hints at all: not before others have been asked, since an old copy of a directory does not
+    /// know what it keeps.
     fn keeps_hints(&self) -> bool {
-        self.losses.trust.unasked().is_empty()
+        self.losses.trust.unasked().is_empty() || self.inquiry.has_waited()
     }
 
     /// What it keeps for owners that cannot be reached.

@@ -36,6 +36,13 @@ impl Default for Inquiry {
     }
 }
 
+impl Inquiry {
+    /// Whether all others were waited for long enough, and somebody has answered.
+    pub(super) fn has_waited(&self) -> bool {
+        !self.is_patient && !self.believed.is_empty()
+    }
+}
+
 impl Node {
     fn is_asking(&self) -> bool {
         self.life == Life::Running && self.view.is_some() && !self.losses.trust.unasked().is_empty()
