@@ -330,7 +330,7 @@ impl World {
 
     fn report(mut self) -> Report {
         self.workload.history.reaped = Some(self.witness.reaped());
-        let was_broken_off = !self.violations.is_empty();
+        let was_broken_off = self.violations.iter().any(|v| v.invariant == Invariant::Sane);
         let found = invariants::judge(&self.workload.history).into_iter();
         // Nor has it given anybody the time to answer.
         self.violations.extend(found.filter(|v| !was_broken_off || v.invariant != Invariant::Liveness));

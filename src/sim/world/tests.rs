@@ -84,7 +84,9 @@ fn a_node_that_panics_is_a_violation_of_its_seed_and_the_other_seeds_are_run() {
         let planted = Some(Planting::Alone(Planted::Panics));
         super::super::run(&Options { planted, duration: Duration::from_secs(1), ..Options::new(seed) })
     };
-    let reports: Vec<Report> = (1..=3).map(run).collect();
+    // In some runs of a second nothing is written at all.
+    let reports: Vec<Report> = (1..=9).map(run).filter(|report| !report.is_ok()).take(3).collect();
+    assert_eq!(reports.len(), 3);
     for report in &reports {
         let [violation] = &report.violations[..] else { panic!("{:?}", report.violations) };
         assert_eq!(violation.invariant, Invariant::Sane);
