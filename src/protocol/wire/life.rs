@@ -17,8 +17,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::id::Incarnation;
-#[cfg(test)]
-use crate::protocol::planted;
 use crate::protocol::storage::op::Lsn;
 
 /// How far a node had got in one of its lives: what others remember of it. A Generation Clock (*Patterns of Distributed
@@ -55,10 +53,6 @@ impl Claim {
     /// runs from an older copy of the directory, or beside another process of the same identity.
     #[must_use]
     pub fn comes_after(&self, remembers: &Life) -> bool {
-        #[cfg(test)]
-        if planted::forgets_lives() {
-            return true;
-        }
         let Claim { now, began, last } = self;
         if remembers.directory != now.directory {
             return remembers.directory < now.directory;
