@@ -63,19 +63,6 @@ pub(crate) fn is(bug: Planted) -> bool {
     PLANTED.get() == Some(bug)
 }
 
-/// Whether the bug that is planted is one that the memory of lives would hide, since it finds out about it first.
-pub(crate) fn forgets_lives() -> bool {
-    matches!(
-        PLANTED.get(),
-        Some(
-            Planted::BackupsUnnoticed
-                | Planted::ActorInTheBackup
-                | Planted::DurableBeforeTheSync
-                | Planted::LogCutInTheMiddle
-        )
-    )
-}
-
 /// Plants a bug, or none, until what is returned is dropped.
 pub(crate) fn plant(bug: Option<Planted>) -> Bed {
     Bed { before: PLANTED.replace(bug) }

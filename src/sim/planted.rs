@@ -40,6 +40,7 @@ use crate::protocol::storage::op::{DiskReply, DiskRequest, Lsn, MetaKey};
 use crate::protocol::time::{Timestamp, WallTime};
 use crate::protocol::wire::client::{Answer, Health, Outcome, Request};
 use crate::protocol::wire::exchange::Exchange;
+use crate::protocol::wire::gossip::{Body, Gossip};
 use crate::protocol::wire::peer::PeerMessage;
 
 /// What is planted in a run.
@@ -103,6 +104,20 @@ impl Bench {
 
     pub(super) fn is(&self, bug: Planted) -> bool {
         self.bug == Some(bug)
+    }
+
+    /// Whether nobody is told what others remember of it: that is a bug of its own, and hides some others, of which it is the
+    /// second line of defence.
+    fn forgets_lives(&self) -> bool {
+        matches!(
+            self.bug,
+            Some(
+                Planted::BackupsUnnoticed
+                    | Planted::ActorInTheBackup
+                    | Planted::DurableBeforeTheSync
+                    | Planted::LogCutInTheMiddle
+            )
+        )
     }
 
     /// Whether old copies of a directory come back that the world knows nothing of.
@@ -308,6 +323,12 @@ impl Bench {
         is_safe: bool,
     ) -> Passage {
         match &message {
+            PeerMessage::Gossip(Gossip { cluster, body: Body::Known { nonce, life: Some(_) } })
+                if self.forgets_lives() =>
+            {
+                let body = Body::Known { nonce: *nonce, life: None };
+                Passage::As(from, PeerMessage::Gossip(Gossip { cluster: *cluster, body }))
+            }
             PeerMessage::Replicate { record, .. }
                 if self.is(Planted::LimitOnRepairs) && record.siblings().len() > limits.siblings_max =>
             {

@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::recovered::write;
 use crate::protocol::id::{Incarnation, NodeId};
-#[cfg(test)]
-use crate::protocol::planted;
 use crate::protocol::storage::op::{Lsn, MetaKey};
 use crate::protocol::wire::life::{Claim, Life};
 
@@ -99,7 +97,7 @@ impl Lives {
     /// A member has shown where it comes from. Gives back what is remembered of it if that is not it.
     pub(super) fn shown(&mut self, from: NodeId, claim: &Claim) -> Option<Life> {
         match self.others.get(&from) {
-            Some(known) if !comes_after(claim, known) => Some(*known),
+            Some(known) if !claim.comes_after(known) => Some(*known),
             known => {
                 let before = known.filter(|known| known.nonce == claim.now.nonce);
                 let position = claim.now.position.max(before.map_or(Lsn::default(), |known| known.position));
@@ -147,15 +145,6 @@ impl Lives {
         }
         entries
     }
-}
-
-/// See [`Claim::comes_after`].
-pub(super) fn comes_after(claim: &Claim, remembers: &Life) -> bool {
-    #[cfg(test)]
-    if planted::forgets_lives() {
-        return true;
-    }
-    claim.comes_after(remembers)
 }
 
 #[cfg(test)]

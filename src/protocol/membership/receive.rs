@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::founding::Bond;
-use super::{Effect, Membership, dissemination, founding_words as words, lives};
+use super::{Effect, Membership, dissemination, founding_words as words};
 use crate::protocol::id::{Incarnation, NodeId};
 use crate::protocol::output::Notice;
 use crate::protocol::ring::entry::Entry;
@@ -151,7 +151,7 @@ impl Membership {
             return;
         }
         match life {
-            Some(remembers) if !lives::comes_after(claim, &remembers) => {
+            Some(remembers) if !claim.comes_after(&remembers) => {
                 out.push(Effect::Denied { by: from, remembers });
             }
             Some(_) | None => out.push(Effect::Believed(from)),
