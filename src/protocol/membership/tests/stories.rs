@@ -11,7 +11,7 @@ use crate::protocol::causality::ClusterSecret;
 use crate::protocol::config::NodeConfig;
 use crate::protocol::id::{ClusterId, Incarnation, NodeId};
 use crate::protocol::output::{Destination, Notice};
-use crate::protocol::ring::entry::{Name, Stage};
+use crate::protocol::ring::entry::{Entry, Name, Stage};
 use crate::protocol::ring::replicas::Replicas;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{Lsn, MetaKey};
@@ -514,4 +514,22 @@ fn a_node_that_is_told_of_more_than_it_comes_from_is_denied_and_of_less_it_is_be
     assert_eq!(tell(&mut member, Body::Known { nonce: NONCE, life: Some(less) }), [believed]);
     let denied = Effect::Denied { by: PEER, remembers };
     assert_eq!(tell(&mut member, Body::Known { nonce: NONCE, life: Some(remembers) }), [denied]);
+}
+
+#[test]
+fn while_a_higher_incarnation_is_written_nothing_is_said_of_the_lower_one() {
+    let mut member = member();
+    let mut foreign = member.own().clone();
+    foreign.incarnation = Incarnation(9);
+    let items =
+        |entry: &Entry| Body::Items { news: vec![News { entry: entry.clone(), health: Health::Alive }] };
+    let effects = tell(&mut member, items(&foreign));
+    let kept = persists(&effects);
+    let [(token, _)] = &kept[..] else { panic!("{effects:?}") };
+    assert_eq!(said(&effects), []);
+    assert_eq!(tell(&mut member, items(&foreign)), [], "nor when it is told once more");
+    member.persisted(now(20), *token, &mut Vec::new());
+    assert!(member.own().age() > foreign.age());
+    let answer = said(&tell(&mut member, items(&foreign)));
+    assert_eq!(answer, [(PEER, items(member.own()))]);
 }
