@@ -37,8 +37,8 @@ fn values(client: &Client, key: &str) -> usize {
     poll("a read", || block_on(async { client.get(key).r(Level::Majority).await }).ok()).values().len()
 }
 
-#[test]
-fn a_restored_backup_is_found_out_and_the_node_comes_back_from_the_others() {
+/// A lab of three with a client of n1, whose n2 has acknowledged a write since its disk was copied, and has the copy now.
+fn set_back() -> (TestLab, Client) {
     let lab = TestLab::start(3);
     let client = lab.client_via("n1");
     put(&client, "before");
@@ -46,8 +46,14 @@ fn a_restored_backup_is_found_out_and_the_node_comes_back_from_the_others() {
     // It starts once more, and acknowledges what the copy does not hold.
     lab.command("restart n2").ok();
     put(&client, "after");
-    let before = known(&client, "n2").unwrap();
     lab.command("restore n2").ok();
+    (lab, client)
+}
+
+#[test]
+fn a_restored_backup_is_found_out_and_the_node_comes_back_from_the_others() {
+    let (lab, client) = set_back();
+    let before = known(&client, "n2").unwrap();
     lab.command("restart n2").ok();
     let after = poll("n2 in a new generation", || known(&client, "n2").filter(|after| after.1 > before.1));
     assert!(after.0 > before.0, "a new incarnation");
@@ -67,13 +73,7 @@ fn a_restored_backup_is_found_out_and_the_node_comes_back_from_the_others() {
 
 #[test]
 fn a_copy_that_starts_without_being_told_to_recover_says_what_to_do_and_leaves_everything_as_it_is() {
-    let lab = TestLab::start(3);
-    let client = lab.client_via("n1");
-    put(&client, "before");
-    lab.command("backup n2").ok();
-    lab.command("restart n2").ok();
-    put(&client, "after");
-    lab.command("restore n2").ok();
+    let (lab, client) = set_back();
     std::fs::remove_file(lab.dir().join("n2/lost-its-disk")).unwrap();
     let _ = lab.command("restart n2");
     let log = lab.dir().join("n2/log");

@@ -93,7 +93,12 @@ impl NodeProcess {
     pub fn back_up(&mut self) -> Result<(), LabError> {
         let is_mine = !self.paused && self.pause();
         let (data, copy) = (self.directory.join("data"), self.copy());
-        let copied = remove_tree(&copy).and_then(|()| copy_tree(&data, &copy));
+        // Half a copy must not pass for one, nor cost the one before.
+        let begun = self.directory.join("backup.begun");
+        let copied = remove_tree(&begun)
+            .and_then(|()| copy_tree(&data, &begun))
+            .and_then(|()| remove_tree(&copy))
+            .and_then(|()| fs::rename(&begun, &copy));
         if is_mine {
             self.resume();
         }

@@ -1,3 +1,5 @@
+mod asking;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 

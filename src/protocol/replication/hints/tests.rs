@@ -69,6 +69,17 @@ fn no_hints((_, request, slots): &Question) -> PeerMessage {
 }
 
 impl Story {
+    /// Of a coordinator that has hinted a write for an owner which is gone: the stand-in that was asked to keep it.
+    fn with_a_hint() -> (Story, NodeId) {
+        let mut story = coordinator();
+        let [first, _] = stand_ins(&story);
+        story.peers.gone = vec![C];
+        story.ask(Request::Write(put("v1")));
+        story.execute();
+        story.sync();
+        (story, first)
+    }
+
     /// Time passes until it is asked after hints.
     fn ask_for_hints(&mut self) -> Vec<Question> {
         asked_of(&self.look_at_hints(Duration::from_secs(11)))
@@ -327,12 +338,7 @@ fn an_owner_keeps_no_hints_and_nobody_does_for_another_ring() {
 #[test]
 fn a_stand_in_is_struck_off_when_it_keeps_nothing_more_and_not_if_it_was_asked_since() {
     let slot = Slot::of_key(&key());
-    let mut story = coordinator();
-    let [first, _] = stand_ins(&story);
-    story.peers.gone = vec![C];
-    story.ask(Request::Write(put("v1")));
-    story.execute();
-    story.sync();
+    let (mut story, first) = Story::with_a_hint();
     hinted_by(&mut story, first);
     assert_eq!(story.register.holders(slot).collect::<Vec<_>>(), [first]);
 
@@ -360,12 +366,7 @@ fn a_stand_in_is_struck_off_when_it_keeps_nothing_more_and_not_if_it_was_asked_s
 #[test]
 fn an_answer_strikes_nobody_off_who_came_onto_the_register_after_it_or_in_a_later_life() {
     let slot = Slot::of_key(&key());
-    let mut story = coordinator();
-    let [first, _] = stand_ins(&story);
-    story.peers.gone = vec![C];
-    story.ask(Request::Write(put("v1")));
-    story.execute();
-    story.sync();
+    let (mut story, first) = Story::with_a_hint();
     let old = story.ask_for_hints();
     story.hear(first, no_hints(&old[0]));
     story.execute();
