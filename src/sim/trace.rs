@@ -357,7 +357,9 @@ pub(super) fn show_disk_reply(reply: &DiskReply) -> String {
         DiskReply::Removed { lsn, is_gone: true, .. } => format!("disk: removed (entry {})", lsn.0),
         DiskReply::Removed { .. } => "disk: not removed, since it has changed".to_owned(),
         DiskReply::MetaApplied { lsn, .. } => format!("disk: state replaced, durable with {}", lsn.0),
-        DiskReply::Sums { first, sums, .. } => format!("disk: sums of {} slots from {first}", sums.len()),
+        DiskReply::Sums { first, last, sums, .. } => {
+            format!("disk: sums of {} slots from {first} to {last}", sums.len())
+        }
         DiskReply::Listed { page, .. } => {
             format!("disk: lists {} keys", page.as_ref().map_or(0, |page| page.entries.len()))
         }

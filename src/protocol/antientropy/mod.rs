@@ -49,7 +49,6 @@ use crate::protocol::ring::slot_set::SlotSet;
 use crate::protocol::ring::view::RingView;
 use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskReply, Page, Stored};
-use crate::protocol::storage::sums::SlotSum;
 use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::Moment;
 use crate::protocol::wire::exchange::{Exchange, ExchangeRefusal, Item, PairDigest, QuestionId, Salt};
@@ -128,10 +127,10 @@ impl AntiEntropy {
         self.pace.missed(node, slot);
     }
 
-    /// This node has no vote for the slots of `voteless`; those of them that `may_begin` are to be refilled from the other
+    /// This node has no vote for the slots of `voteless`; those of them that are `wanted` are to be refilled from the other
     /// owners.
-    pub fn refill(&mut self, now: Moment, voteless: &SlotSet, may_begin: impl Fn(Slot) -> bool) {
-        self.refill.want(now, voteless, may_begin);
+    pub fn refill(&mut self, now: Moment, voteless: SlotSet, wanted: SlotSet) {
+        self.refill.want(now, voteless, wanted);
     }
 
     /// How many slots are being refilled, and how many records have come for that since the start of the node.
@@ -431,7 +430,9 @@ impl AntiEntropy {
     /// The own disk answered something other than a merge. What nobody waits for any more is dropped.
     pub fn on_disk(&mut self, now: Moment, token: Token, reply: DiskReply, out: &mut Vec<Effect>) {
         match reply {
-            DiskReply::Sums { first, sums, .. } => self.on_sums(now, token, first, sums, out),
+            DiskReply::Sums { first, last, sums, .. } => {
+                self.on_sums(now, token, SlotSums::new(first, last, sums), out);
+            }
             DiskReply::Listed { page, .. } => self.on_page(now, token, page, out),
             DiskReply::ReadMany { found, .. } => self.on_read(now, token, found, out),
             _ => {}
@@ -439,15 +440,7 @@ impl AntiEntropy {
         self.begin(now, out);
     }
 
-    fn on_sums(
-        &mut self,
-        now: Moment,
-        token: Token,
-        first: Slot,
-        sums: Vec<Option<SlotSum>>,
-        out: &mut Vec<Effect>,
-    ) {
-        let sums = SlotSums::new(first, sums);
+    fn on_sums(&mut self, now: Moment, token: Token, sums: SlotSums, out: &mut Vec<Effect>) {
         if self.supplies.awaits(token) {
             let AntiEntropy { refill, supplies, ledger, counts, next, .. } = self;
             let means = &mut Means { now, ledger, counts, next, out };

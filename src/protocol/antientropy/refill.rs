@@ -49,6 +49,8 @@ pub(super) struct Refill {
     need: usize,
     /// How many others there are.
     others: usize,
+    /// Those two are not what they were, perhaps, when it was last seen which slots are whole.
+    is_aligned_anew: bool,
     /// Records that came since the start of the node.
     pub(super) records: u64,
 }
@@ -75,11 +77,10 @@ impl Refill {
 
     /// What this node has no vote for, and what of that may be refilled. A slot that was lost once more while it was
     /// being refilled begins anew.
-    pub(super) fn want(&mut self, now: Moment, voteless: &SlotSet, may_begin: impl Fn(Slot) -> bool) {
-        let wanted: SlotSet = voteless.iter().filter(|slot| may_begin(*slot)).collect();
+    pub(super) fn want(&mut self, now: Moment, voteless: SlotSet, wanted: SlotSet) {
         for source in self.sources.values_mut() {
-            source.had.retain(|slot| wanted.contains(slot));
-            source.had_what_it_had.retain(|slot| wanted.contains(slot));
+            source.had.intersect(&wanted);
+            source.had_what_it_had.intersect(&wanted);
             let may_idle_no_more =
                 matches!(source.step, Step::Idle { .. }) && wanted.len() > self.wanted.len();
             let draws_in_vain = source.drawing().is_some_and(|slot| !wanted.contains(slot));
@@ -88,7 +89,7 @@ impl Refill {
             }
         }
         self.wanted = wanted;
-        self.voteless = voteless.clone();
+        self.voteless = voteless;
     }
 
     /// The ring is not what it was, or may not be.
@@ -103,6 +104,7 @@ impl Refill {
         let majority = owners / 2 + 1;
         self.need = owners + 1 - majority;
         self.others = owners.saturating_sub(1);
+        self.is_aligned_anew = true;
         let mut before = std::mem::take(&mut self.sources);
         for (node, common) in fellows {
             let source = match before.remove(&node) {
@@ -152,13 +154,12 @@ impl Refill {
         let Some(mut source) = self.sources.remove(&node) else { return };
         let taken = self.sources.values().filter_map(Source::drawing).collect();
         let context = Context { node, wanted: &self.wanted, taken };
-        let had = |source: &Source| source.had.len() + source.had_what_it_had.len();
-        let before = (source.is_fenced, had(&source));
+        let was_fenced = source.is_fenced;
         act(&mut source, &context, means);
-        let (fences, has) = (source.is_fenced && !before.0, had(&source) != before.1);
+        let (fences, news) = (source.is_fenced && !was_fenced, std::mem::take(&mut source.news));
         self.sources.insert(node, source);
         let fenced = if fences { self.fenced() } else { Vec::new() };
-        let refilled = if has { self.refilled() } else { Vec::new() };
+        let refilled = self.refilled(news);
         for slot in &refilled {
             self.wanted.remove(*slot);
             self.sources.values_mut().for_each(|source| {
@@ -178,14 +179,16 @@ impl Refill {
         self.wanted.iter().filter(|slot| self.need > 0 && count(*slot) >= self.need).collect()
     }
 
-    /// The slots that are whole.
-    fn refilled(&self) -> Vec<Slot> {
+    /// Those of the slots that are whole. After a change of the ring that may be any.
+    fn refilled(&mut self, news: Vec<Slot>) -> Vec<Slot> {
+        let news =
+            if std::mem::take(&mut self.is_aligned_anew) { self.wanted.iter().collect() } else { news };
         let is_whole = |slot: &Slot| {
             let voting = self.sources.values().filter(|source| source.had.contains(*slot)).count();
             let asked = self.sources.values().filter(|source| source.was_had(*slot)).count();
             self.others > 0 && (voting >= self.need || asked >= self.others)
         };
-        self.wanted.iter().filter(is_whole).collect()
+        news.into_iter().filter(|slot| self.wanted.contains(*slot) && is_whole(slot)).collect()
     }
 
     /// The own sums have come.

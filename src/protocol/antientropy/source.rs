@@ -46,6 +46,8 @@ pub(super) struct Source {
     pub(super) had: SlotSet,
     /// And while it had none.
     pub(super) had_what_it_had: SlotSet,
+    /// Slots that came to either since they were last looked at.
+    pub(super) news: Vec<Slot>,
     /// Slots that it has no vote for, by its last word.
     pub(super) voteless: SlotSet,
     /// To be weighed in this round.
@@ -128,6 +130,7 @@ impl Source {
             is_fenced: false,
             had,
             had_what_it_had: SlotSet::new(),
+            news: Vec::new(),
             voteless: SlotSet::new(),
             unweighed: VecDeque::new(),
             differing: VecDeque::new(),
@@ -299,7 +302,12 @@ impl Source {
 
     /// All that this owner holds in a slot is here. Tells whether that is news.
     fn has(&mut self, slot: Slot) -> bool {
-        if self.voteless.contains(slot) { self.had_what_it_had.insert(slot) } else { self.had.insert(slot) }
+        let had = if self.voteless.contains(slot) { &mut self.had_what_it_had } else { &mut self.had };
+        let is_news = had.insert(slot);
+        if is_news {
+            self.news.push(slot);
+        }
+        is_news
     }
 
     pub(super) fn was_had(&self, slot: Slot) -> bool {

@@ -83,10 +83,11 @@ impl Host {
         let mut reply = replies.remove(0);
         // As the real disk does.
         match &mut reply {
-            DiskReply::Sums { first, sums, .. } => {
-                for slot in &self.untrusted {
-                    sums[slot.index() - first.index()] = None;
-                }
+            DiskReply::Sums { first, last, sums, .. } => {
+                sums.retain(|(slot, _)| !self.untrusted.contains(slot));
+                let untrusted = self.untrusted.iter().filter(|slot| (*first..=*last).contains(slot));
+                sums.extend(untrusted.map(|slot| (*slot, None)));
+                sums.sort_unstable_by_key(|(slot, _)| *slot);
             }
             DiskReply::ReadMany { found, .. } => {
                 for (key, stored) in found {

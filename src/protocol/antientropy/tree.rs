@@ -10,12 +10,13 @@
 //! slots are small: with 1,000,000 keys a slot has 61 of them, one range of the store that is read in some 50 µs.
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::protocol::causality::RecordHash;
 use crate::protocol::id::NodeId;
 use crate::protocol::ring::arc::Arc;
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::ring::slot_set::SlotSet;
 use crate::protocol::ring::view::RingView;
 use crate::protocol::storage::sums::SlotSum;
 use crate::protocol::wire::exchange::{Mark, PairDigest, Salt, ShortMark};
@@ -29,34 +30,34 @@ const BUCKETS_FROM: u64 = 16;
 /// The slots that two nodes both own, and what they have to agree on about them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Common {
-    slots: Vec<Slot>,
+    slots: SlotSet,
     digest: PairDigest,
 }
 
 impl Common {
     /// The slots of `own`, by the other owner.
     pub(super) fn of(own: NodeId, view: &RingView) -> Vec<(NodeId, Common)> {
-        let mut hashers: Vec<(NodeId, Vec<Slot>, Xxh3)> = Vec::new();
+        let mut found: Vec<(NodeId, SlotSet, Vec<u8>)> = Vec::new();
         for slot in view.ring().slots_of(own) {
             let slot = view.slot(slot);
             for node in slot.read_set().iter().filter(|node| **node != own) {
-                let at = match hashers.iter().position(|(known, ..)| known == node) {
+                let at = match found.iter().position(|(known, ..)| known == node) {
                     Some(at) => at,
                     None => {
-                        hashers.push((*node, Vec::new(), Xxh3::new()));
-                        hashers.len() - 1
+                        found.push((*node, SlotSet::new(), Vec::new()));
+                        found.len() - 1
                     }
                 };
-                let (_, slots, hasher) = &mut hashers[at];
-                slots.push(slot.slot);
-                hasher.update(&slot.slot.get().to_le_bytes());
-                hasher.update(&slot.digest.0.to_le_bytes());
+                let (_, slots, hashed) = &mut found[at];
+                slots.insert(slot.slot);
+                hashed.extend(slot.slot.get().to_le_bytes());
+                hashed.extend(slot.digest.0.to_le_bytes());
             }
         }
-        let common = |(node, slots, hasher): (NodeId, Vec<Slot>, Xxh3)| {
-            (node, Common { slots, digest: PairDigest(hasher.digest()) })
+        let common = |(node, slots, hashed): (NodeId, SlotSet, Vec<u8>)| {
+            (node, Common { slots, digest: PairDigest(xxh3_64(&hashed)) })
         };
-        hashers.into_iter().map(common).collect()
+        found.into_iter().map(common).collect()
     }
 
     /// What both have to believe.
@@ -64,17 +65,15 @@ impl Common {
         self.digest
     }
 
-    /// Those of the slots that lie in an arc, in order.
-    pub(super) fn within(&self, arc: Arc) -> &[Slot] {
+    /// Whether any of the slots lies in an arc.
+    pub(super) fn touches(&self, arc: Arc) -> bool {
         let (first, last) = arc.slots();
-        let begin = self.slots.partition_point(|slot| *slot < first);
-        let end = self.slots.partition_point(|slot| *slot <= last);
-        &self.slots[begin..end]
+        self.slots.iter().find(|slot| *slot >= first).is_some_and(|slot| slot <= last)
     }
 
     /// Whether both own the slot.
     pub(super) fn has(&self, slot: Slot) -> bool {
-        self.slots.binary_search(&slot).is_ok()
+        self.slots.contains(slot)
     }
 }
 
@@ -87,32 +86,43 @@ pub(super) fn reach(arcs: impl IntoIterator<Item = Arc>) -> Option<(Slot, Slot)>
 /// The sums of consecutive slots, as the disk told them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SlotSums {
-    first: usize,
-    sums: Vec<Option<SlotSum>>,
+    /// From which to which; `None` if none was asked for.
+    reach: Option<(Slot, Slot)>,
+    /// Of the slots that hold anything, in order.
+    sums: Vec<(Slot, Option<SlotSum>)>,
 }
 
 impl SlotSums {
-    pub(super) fn new(first: Slot, sums: Vec<Option<SlotSum>>) -> SlotSums {
-        SlotSums { first: first.index(), sums }
+    pub(super) fn new(first: Slot, last: Slot, sums: Vec<(Slot, Option<SlotSum>)>) -> SlotSums {
+        SlotSums { reach: Some((first, last)), sums }
     }
 
-    /// The sum of a slot; `None` if its contents are not trusted.
+    /// The sum of a slot; `None` if its contents are not trusted, or if it was not asked for.
     pub(super) fn get(&self, slot: Slot) -> Option<SlotSum> {
-        *slot.index().checked_sub(self.first).and_then(|at| self.sums.get(at))?
+        let (first, last) = self.reach?;
+        if slot < first || slot > last {
+            return None;
+        }
+        match self.sums.binary_search_by_key(&slot, |(held, _)| *held) {
+            Ok(at) => self.sums[at].1,
+            Err(_) => Some(SlotSum::default()),
+        }
     }
 
-    /// The mark of an arc that is not smaller than a slot. A slot that is not trusted leaves no trace in it, so that it
-    /// differs from that of whoever has the slot: nobody takes it for empty, since slots are told apart by their numbers.
+    /// The mark of an arc that is not smaller than a slot: over the slots that hold anything. One that is not trusted
+    /// counts as holding more than can be: nobody takes it for empty, or for what somebody else holds.
     pub(super) fn mark(&self, arc: Arc, common: &Common, salt: Salt) -> Mark {
-        let mut hasher = Xxh3::with_seed(salt.0);
-        for slot in common.within(arc) {
-            if let Some(sum) = self.get(*slot) {
-                hasher.update(&slot.get().to_le_bytes());
-                hasher.update(&sum.count.to_le_bytes());
-                hasher.update(&sum.sum.to_le_bytes());
-            }
+        let (first, last) = arc.slots();
+        let begin = self.sums.partition_point(|(slot, _)| *slot < first);
+        let within = self.sums[begin..].iter().take_while(|(slot, _)| *slot <= last);
+        let mut bytes = Vec::new();
+        for (slot, sum) in within.filter(|(slot, _)| common.has(*slot)) {
+            let SlotSum { count, sum } = sum.unwrap_or(SlotSum { count: u64::MAX, sum: 0 });
+            bytes.extend(slot.get().to_le_bytes());
+            bytes.extend(count.to_le_bytes());
+            bytes.extend(sum.to_le_bytes());
         }
-        Mark(hasher.digest())
+        Mark(xxh3_64_with_seed(&bytes, salt.0))
     }
 }
 
@@ -173,11 +183,9 @@ mod tests {
     }
 
     fn sums(of: &[(u16, u128)]) -> SlotSums {
-        let mut sums = vec![Some(SlotSum::default()); 16_384];
-        for (number, hash) in of {
-            sums[usize::from(*number)] = Some(SlotSum::default().with(RecordHash(*hash)));
-        }
-        SlotSums::new(slot(0), sums)
+        let held =
+            |(number, hash): &(u16, u128)| (slot(*number), Some(SlotSum::default().with(RecordHash(*hash))));
+        SlotSums::new(slot(0), slot(16_383), of.iter().map(held).collect())
     }
 
     #[test]
@@ -216,13 +224,16 @@ mod tests {
     #[test]
     fn a_slot_that_is_not_trusted_is_no_empty_slot() {
         let common = common(&[3, 4]);
-        let empty = SlotSums::new(slot(0), vec![Some(SlotSum::default()); 8]);
-        let mut untrusted = vec![Some(SlotSum::default()); 8];
-        untrusted[4] = None;
-        let untrusted = SlotSums::new(slot(0), untrusted);
+        let empty = SlotSums::new(slot(0), slot(7), Vec::new());
+        let untrusted = SlotSums::new(slot(0), slot(7), vec![(slot(4), None)]);
         assert_ne!(empty.mark(Arc::CIRCLE, &common, Salt(1)), untrusted.mark(Arc::CIRCLE, &common, Salt(1)));
         assert_eq!(untrusted.get(slot(4)), None);
+        assert_eq!(
+            (empty.get(slot(4)), untrusted.get(slot(3))),
+            (Some(SlotSum::default()), Some(SlotSum::default()))
+        );
         assert_eq!(untrusted.get(slot(9)), None, "not asked for");
+        assert_eq!(SlotSums::default().get(slot(0)), None);
     }
 
     #[test]

@@ -370,7 +370,7 @@ impl Walk {
             }
             for (part, theirs) in parts.arc.parts(bits).zip(&parts.marks) {
                 let is_equal = sums.mark(part, &self.common, self.salt).short() == *theirs;
-                if is_equal || self.common.within(part).is_empty() {
+                if is_equal || !self.common.touches(part) {
                     continue;
                 }
                 if part.spans_slots() {

@@ -22,6 +22,8 @@ pub(super) struct Clocks {
     samples: BTreeMap<NodeId, (i128, Moment)>,
     /// Own wall clock minus the own monotonic one, in milliseconds.
     own: i128,
+    /// See [`offset`](Clocks::offset).
+    ahead: i64,
 }
 
 fn millis(moment: Moment) -> i128 {
@@ -31,7 +33,10 @@ fn millis(moment: Moment) -> i128 {
 impl Clocks {
     /// Reads the own clocks.
     pub(super) fn observe(&mut self, now: Now) {
-        self.own = i128::from(now.wall.0) - millis(now.monotonic);
+        let own = i128::from(now.wall.0) - millis(now.monotonic);
+        if std::mem::replace(&mut self.own, own) != own {
+            self.compare();
+        }
     }
 
     /// A node that was asked at `sent` answered with its clock. It read it half a round trip ago, more or less.
@@ -41,23 +46,33 @@ impl Clocks {
             let half = round_trip.as_millis() as i128 / 2;
             let offset = i128::from(wall.0) + half - millis(now.monotonic);
             self.samples.insert(from, (offset, now.monotonic));
+            self.compare();
         }
     }
 
     /// Drops what is too old to count.
     pub(super) fn expire(&mut self, now: Moment) {
+        let before = self.samples.len();
         self.samples.retain(|_, (_, at)| now.since(*at) <= LIFETIME);
+        if self.samples.len() < before {
+            self.compare();
+        }
     }
 
     /// The own clock minus the median of all, in milliseconds: positive if the own clock is ahead.
     pub(super) fn offset(&self) -> i64 {
+        self.ahead
+    }
+
+    /// Asked for at every operation, so it is computed when a clock was read and not then.
+    fn compare(&mut self) {
         let mut all: Vec<i128> = self.samples.values().map(|&(offset, _)| offset).collect();
         all.push(self.own);
         all.sort_unstable();
         let upper = all[all.len() / 2];
         let lower = all[(all.len() - 1) / 2];
         let ahead = self.own - (lower + upper) / 2;
-        i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX })
+        self.ahead = i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX });
     }
 }
 

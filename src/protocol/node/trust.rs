@@ -10,7 +10,7 @@ use crate::protocol::replication::desk::{Errand, Vigil};
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::slot_set::SlotSet;
 use crate::protocol::storage::op::{DiskRequest, DoubtReason, Lsn, MetaKey, Ticket};
-use crate::protocol::storage::trust::{Standing, Trust};
+use crate::protocol::storage::trust::Trust;
 use crate::protocol::time::{Moment, Now};
 
 /// The least time between two raised generations: each one makes every node of the cluster compute its digests anew and
@@ -138,13 +138,7 @@ impl Node {
     /// Tells the exchanges what there is to refill, and raises the generation if that is due.
     pub(super) fn follow_trust(&mut self, now: Now, out: &mut Vec<Output>) {
         let trust = &self.losses.trust;
-        // What an older process might still answer for can be refilled; it must only not be acknowledged.
-        let may_begin = |slot| trust.standing(slot) == Standing::Refilling || trust.is_only_unfenced(slot);
-        let mut withdrawn = trust.voteless().clone();
-        trust.unasked().iter().for_each(|slot| {
-            withdrawn.insert(slot);
-        });
-        self.antientropy.refill(now.monotonic, &withdrawn, may_begin);
+        self.antientropy.refill(now.monotonic, trust.withdrawn(), trust.refillable());
         self.tell_of_refill(now, out);
         self.raise_if_due(now, out);
     }

@@ -99,7 +99,7 @@ pub fn on_reply(reply: DiskReply, scope: &mut Scope<'_>) {
     recount.is_asked = false;
     let Some(step) = recount.todo.pop_front() else { return };
     match (step, reply) {
-        (Step::Sum(_), DiskReply::Sums { first, sums, .. }) => on_sums(first, sums, scope),
+        (Step::Sum(_), DiskReply::Sums { sums, .. }) => on_sums(sums, scope),
         (Step::List(slot, _), DiskReply::Listed { page: Some(page), .. }) => on_page(slot, page, scope),
         (Step::Read(slot, keys), DiskReply::ReadMany { found, .. }) => on_found(slot, keys, found, scope),
         // The own disk does not trust the slot, and finds out what is in it.
@@ -112,9 +112,8 @@ pub fn on_reply(reply: DiskReply, scope: &mut Scope<'_>) {
     tick(scope);
 }
 
-fn on_sums(first: Slot, sums: Vec<Option<SlotSum>>, scope: &mut Scope<'_>) {
-    let slots = (first.get()..SLOTS).filter_map(|slot| Slot::new(slot).ok());
-    for (slot, sum) in slots.zip(sums) {
+fn on_sums(sums: Vec<(Slot, Option<SlotSum>)>, scope: &mut Scope<'_>) {
+    for (slot, sum) in sums {
         let is_foreign = !scope.view.slot(slot).is_owner(scope.own);
         if is_foreign && sum.is_none_or(|sum| sum.count > 0) {
             scope.hints.recount.todo.push_back(Step::List(slot, None));

@@ -65,10 +65,7 @@ impl Ring {
     /// the node that it replaces should therefore never be members together.
     #[must_use]
     pub fn build(members: &[RingMember], replicas: Replicas) -> Ring {
-        let mut members = members.to_vec();
-        members.sort_unstable_by(|a, b| b.cmp(a));
-        members.dedup_by_key(|member| member.node);
-        members.sort_unstable_by_key(|member| (member.place, member.node));
+        let members = in_order(members);
         let mut by_node: Vec<_> =
             members.iter().enumerate().map(|(index, member)| (member.node, index)).collect();
         by_node.sort_unstable();
@@ -80,6 +77,12 @@ impl Ring {
         let selection = selection::select(&ranking, &standings, &caps);
         let owners = selection.owners.iter().map(|member| members[*member].node).collect();
         Ring { replicas, members, by_node, standings, ranking, caps, loads: selection.loads, owners }
+    }
+
+    /// Whether it is the ring of these members.
+    #[must_use]
+    pub fn is_of(&self, members: &[RingMember]) -> bool {
+        self.members == in_order(members)
     }
 
     /// The owners of a slot, min(N, members) of them; the first bids least and is the natural coordinator.
@@ -165,6 +168,15 @@ impl Ring {
         let found = self.by_node.binary_search_by_key(&node, |(id, _)| *id).ok()?;
         Some(self.by_node[found].1)
     }
+}
+
+/// The members in the order of their places, each once.
+fn in_order(members: &[RingMember]) -> Vec<RingMember> {
+    let mut members = members.to_vec();
+    members.sort_unstable_by(|a, b| b.cmp(a));
+    members.dedup_by_key(|member| member.node);
+    members.sort_unstable_by_key(|member| (member.place, member.node));
+    members
 }
 
 /// The largest load of each member.

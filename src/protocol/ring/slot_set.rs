@@ -67,20 +67,51 @@ impl SlotSet {
         self.len == 0
     }
 
-    /// The slots, in the order of the circle.
+    /// The slots, in the order of the circle. Takes as long as there are slots in the set: 256 words are nothing.
     pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
-        Slot::all().filter(|slot| self.contains(*slot))
+        self.words.iter().enumerate().flat_map(|(at, word)| bits(at, *word))
     }
 
     /// Keeps the slots that `keeps` says yes to.
     pub fn retain(&mut self, keeps: impl Fn(Slot) -> bool) {
-        if self.is_empty() {
-            return;
+        for (at, word) in self.words.iter_mut().enumerate() {
+            for slot in bits(at, *word).filter(|slot| !keeps(*slot)) {
+                *word &= !place(slot).1;
+                self.len -= 1;
+            }
         }
-        Slot::all().filter(|slot| !keeps(*slot)).for_each(|slot| {
-            self.remove(slot);
-        });
     }
+
+    /// Keeps the slots that the other set has, too.
+    pub fn intersect(&mut self, other: &SlotSet) {
+        self.combine(other, |own, others| own & others);
+    }
+
+    /// Adds the slots of another set.
+    pub fn unite(&mut self, other: &SlotSet) {
+        self.combine(other, |own, others| own | others);
+    }
+
+    /// Takes out the slots of another set.
+    pub fn subtract(&mut self, other: &SlotSet) {
+        self.combine(other, |own, others| own & !others);
+    }
+
+    fn combine(&mut self, other: &SlotSet, combined: impl Fn(u64, u64) -> u64) {
+        self.len = 0;
+        for (own, others) in self.words.iter_mut().zip(&other.words) {
+            *own = combined(*own, *others);
+            self.len += own.count_ones() as usize;
+        }
+    }
+}
+
+/// The slots of one word.
+fn bits(at: usize, word: u64) -> impl Iterator<Item = Slot> {
+    let unless_empty = |word: u64| Some(word).filter(|word| *word != 0);
+    let words = std::iter::successors(unless_empty(word), move |rest| unless_empty(rest & (rest - 1)));
+    // A word and a bit in it are below the number of slots.
+    words.filter_map(move |rest| Slot::new((at * 64) as u16 + rest.trailing_zeros() as u16).ok())
 }
 
 fn place(slot: Slot) -> (usize, u64) {
@@ -161,6 +192,21 @@ mod tests {
         set.retain(|slot| slot.get() < 64);
         assert!(set.is_empty() && set == SlotSet::default());
         assert_eq!((SlotSet::all().len(), SlotSet::all().iter().count()), (16_384, 16_384));
+        assert!(SlotSet::all().iter().eq(Slot::all()));
+    }
+
+    #[test]
+    fn what_is_kept_added_and_shared_is_counted_anew() {
+        let set = |slots: &[u16]| slots.iter().copied().map(slot).collect::<SlotSet>();
+        let mut kept = set(&[0, 5, 63, 64, 127, 9_000, 16_383]);
+        kept.retain(|slot| slot.get() % 2 == 1);
+        assert_eq!(kept, set(&[5, 63, 127, 16_383]));
+        kept.unite(&set(&[5, 6]));
+        assert_eq!(kept, set(&[5, 6, 63, 127, 16_383]));
+        kept.intersect(&set(&[6, 127, 128]));
+        assert_eq!(kept, set(&[6, 127]));
+        kept.subtract(&set(&[6, 128]));
+        assert_eq!(kept, set(&[127]));
     }
 
     #[test]

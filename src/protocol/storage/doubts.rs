@@ -109,11 +109,11 @@ impl Doubts {
             self.damaged += 1;
         }
         match reply {
-            DiskReply::Sums { first, sums, .. } => {
-                for slot in &self.slots {
-                    if let Some(sum) = slot.index().checked_sub(first.index()).and_then(|at| sums.get_mut(at))
-                    {
-                        *sum = None;
+            DiskReply::Sums { first, last, sums, .. } => {
+                for slot in self.slots.range(*first..=*last) {
+                    match sums.binary_search_by_key(slot, |(held, _)| *held) {
+                        Ok(at) => sums[at].1 = None,
+                        Err(at) => sums.insert(at, (*slot, None)),
                     }
                 }
             }
@@ -194,9 +194,19 @@ mod tests {
 
         let (before, after) = (slot(of_key.get() - 1), slot(of_key.get() + 1));
         let whole = Some(SlotSum { count: 1, sum: 7 });
-        let mut sums = DiskReply::Sums { ticket: TICKET, first: before, sums: vec![whole; 3] };
+        let reply =
+            |first, last, sums: &[_]| DiskReply::Sums { ticket: TICKET, first, last, sums: sums.to_vec() };
+        for held in
+            [vec![(before, whole), (of_key, whole), (after, whole)], vec![(before, whole), (after, whole)]]
+        {
+            let mut sums = reply(before, after, &held);
+            doubts.review(None, &mut sums);
+            let told = [(before, whole), (of_key, None), (after, whole)];
+            assert_eq!(sums, reply(before, after, &told), "whether its sum says that it is empty or not");
+        }
+        let mut sums = reply(after, after, &[(after, whole)]);
         doubts.review(None, &mut sums);
-        assert_eq!(sums, DiskReply::Sums { ticket: TICKET, first: before, sums: vec![whole, None, whole] });
+        assert_eq!(sums, reply(after, after, &[(after, whole)]), "it was not asked for");
 
         let other = (0..).map(|n: u32| Bytes::from(n.to_string())).find(|key| Slot::of_key(key) != of_key);
         let other = other.unwrap();

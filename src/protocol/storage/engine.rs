@@ -203,7 +203,8 @@ impl<S: Store> Engine<S> {
                 DiskReply::Removed { ticket, lsn, is_gone }
             }
             DiskRequest::Sums { ticket, first, last } => {
-                DiskReply::Sums { ticket, first, sums: self.sums.of_slots(first, last).map(Some).collect() }
+                let sums = self.sums.within(first, last).map(|(slot, sum)| (slot, Some(sum))).collect();
+                DiskReply::Sums { ticket, first, last, sums }
             }
             DiskRequest::List { ticket, slot, after, keys_max } => {
                 DiskReply::Listed { ticket, page: Some(self.page(slot, after.as_ref(), keys_max.max(1))?) }

@@ -217,10 +217,12 @@ pub enum DiskReply {
     Sums {
         /// Of the request.
         ticket: Ticket,
-        /// The slot that the first sum is of.
+        /// The first slot of the request.
         first: Slot,
-        /// One after the other; `None` for a slot whose contents are not trusted.
-        sums: Vec<Option<SlotSum>>,
+        /// The last one.
+        last: Slot,
+        /// Those that hold anything, in order; `None` for a slot whose contents are not trusted.
+        sums: Vec<(Slot, Option<SlotSum>)>,
     },
     /// A page of a slot.
     Listed {

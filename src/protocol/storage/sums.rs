@@ -1,5 +1,6 @@
 //! What a slot should contain, in 24 bytes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -31,62 +32,56 @@ impl SlotSum {
 /// Kept in step with the data by `checkpoint + Σ (new − old)` over the entries of the log, never by counting what a
 /// replay did to the store: the store may have run ahead of the checkpoint, where old = new and the difference is lost.
 ///
-/// A plain table, half a megabyte when full: every write touches one slot, and a node of a small cluster owns nearly
-/// all of them.
-#[derive(Clone, Default)]
-pub struct Sums(Vec<SlotSum>);
+/// Slots that hold nothing are not in it, so that what is done with all of them costs as much as there is.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Sums(BTreeMap<Slot, SlotSum>);
 
 impl Sums {
     /// Takes note of one record's change from `old` to `new`; zero stands for no record.
     pub fn change(&mut self, slot: Slot, old: RecordHash, new: RecordHash) {
-        let at = self.at(slot);
-        at.count = at.count.wrapping_add(u64::from(new.0 != 0)).wrapping_sub(u64::from(old.0 != 0));
-        at.sum = at.sum.wrapping_add(new.0).wrapping_sub(old.0);
+        let SlotSum { count, sum } = self.get(slot);
+        let count = count.wrapping_add(u64::from(new.0 != 0)).wrapping_sub(u64::from(old.0 != 0));
+        self.set(slot, SlotSum { count, sum: sum.wrapping_add(new.0).wrapping_sub(old.0) });
     }
 
     /// Replaces the sum of one slot by what was counted there.
     pub fn set(&mut self, slot: Slot, sum: SlotSum) {
-        *self.at(slot) = sum;
+        if sum == SlotSum::default() {
+            self.0.remove(&slot);
+        } else {
+            self.0.insert(slot, sum);
+        }
     }
 
     /// The sum of one slot.
     #[must_use]
     pub fn get(&self, slot: Slot) -> SlotSum {
-        self.0.get(usize::from(slot.get())).copied().unwrap_or_default()
+        self.0.get(&slot).copied().unwrap_or_default()
     }
 
-    /// The sums of the slots from `first` to `last`, both included, one after the other.
-    pub fn of_slots(&self, first: Slot, last: Slot) -> impl Iterator<Item = SlotSum> + '_ {
-        (first.get()..=last.get()).filter_map(|slot| Slot::new(slot).ok()).map(|slot| self.get(slot))
+    /// Those of the slots from `first` to `last`, both included, that hold anything, in order.
+    pub fn within(&self, first: Slot, last: Slot) -> impl Iterator<Item = (Slot, SlotSum)> + '_ {
+        // A range that ends before it begins holds nothing; the map would panic.
+        let range = (first <= last).then(|| self.0.range(first..=last));
+        range.into_iter().flatten().map(|(slot, sum)| (*slot, *sum))
     }
 
     /// All slots that hold anything, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, SlotSum)> + '_ {
-        let slots = (0..).map_while(|slot| Slot::new(slot).ok());
-        slots.zip(self.0.iter().copied()).filter(|(_, sum)| *sum != SlotSum::default())
+        self.0.iter().map(|(slot, sum)| (*slot, *sum))
     }
 
     /// The slots from `first` to `last`, both included.
     #[must_use]
     pub fn between(&self, first: Slot, last: Slot) -> Sums {
-        self.iter().skip_while(|(slot, _)| *slot < first).take_while(|(slot, _)| *slot <= last).collect()
+        self.within(first, last).collect()
     }
 
     /// The slots that differ between the two, in order.
     #[must_use]
     pub fn differing(&self, other: &Sums) -> Vec<Slot> {
-        let longest = self.0.len().max(other.0.len());
-        let slots = (0..).map_while(|slot| Slot::new(slot).ok()).take(longest);
-        slots.filter(|slot| self.get(*slot) != other.get(*slot)).collect()
-    }
-
-    /// Room for a slot, made when it is first needed.
-    fn at(&mut self, slot: Slot) -> &mut SlotSum {
-        let index = usize::from(slot.get());
-        if index >= self.0.len() {
-            self.0.resize(index + 1, SlotSum::default());
-        }
-        &mut self.0[index]
+        let slots: BTreeSet<Slot> = self.0.keys().chain(other.0.keys()).copied().collect();
+        slots.into_iter().filter(|slot| self.get(*slot) != other.get(*slot)).collect()
     }
 }
 
@@ -94,23 +89,34 @@ impl FromIterator<(Slot, SlotSum)> for Sums {
     fn from_iter<I: IntoIterator<Item = (Slot, SlotSum)>>(sums: I) -> Sums {
         let mut all = Sums::default();
         for (slot, sum) in sums {
-            *all.at(slot) = sum;
+            all.set(slot, sum);
         }
         all
     }
 }
 
-impl PartialEq for Sums {
-    /// How much room was made does not matter.
-    fn eq(&self, other: &Sums) -> bool {
-        self.iter().eq(other.iter())
-    }
-}
-
-impl Eq for Sums {}
-
 impl fmt::Debug for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_that_was_emptied_is_as_one_that_never_held_anything() {
+        let slot = |index| Slot::new(index).unwrap();
+        let mut sums = Sums::default();
+        for index in [3, 5, 16_383] {
+            sums.change(slot(index), RecordHash(0), RecordHash(7));
+        }
+        sums.change(slot(5), RecordHash(7), RecordHash(0));
+        let seven = SlotSum { count: 1, sum: 7 };
+        assert_eq!(sums, [(slot(3), seven), (slot(16_383), seven)].into_iter().collect());
+        assert_eq!(sums.within(slot(3), slot(16_382)).collect::<Vec<_>>(), [(slot(3), seven)]);
+        assert_eq!(sums.within(slot(9), slot(3)).count(), 0);
+        assert_eq!(sums.differing(&sums.between(slot(4), slot(16_383))), [slot(3)]);
     }
 }

@@ -200,13 +200,23 @@ impl Trust {
         &self.state.unfenced
     }
 
-    /// Whether nothing but an older process keeps the slot closed: then it can be refilled, but not acknowledge.
+    /// The slots that it does not vote for, for whatever reason.
     #[must_use]
-    pub fn is_only_unfenced(&self, slot: Slot) -> bool {
-        self.state.unfenced.contains(slot)
-            && !self.unsaid.contains(slot)
-            && !self.unasked.contains(slot)
-            && !self.state.unmended.contains(slot)
+    pub fn withdrawn(&self) -> SlotSet {
+        let mut withdrawn = self.state.voteless.clone();
+        withdrawn.unite(&self.unasked);
+        withdrawn
+    }
+
+    /// The slots whose contents may be brought back. What an older process might still answer for is among them; it must
+    /// only not be acknowledged.
+    #[must_use]
+    pub fn refillable(&self) -> SlotSet {
+        let mut refillable = self.state.voteless.clone();
+        for closed in [&self.unasked, &self.unsaid, &self.state.unmended] {
+            refillable.subtract(closed);
+        }
+        refillable
     }
 
     /// So many other owners of the slot have seen the new generation that an older process cannot do without them.
@@ -230,8 +240,7 @@ impl Trust {
         self.state.voteless.retain(|slot| is_owned(slot) || self.state.unmended.contains(slot));
         if self.state.voteless.len() != before {
             self.is_unsaved = true;
-            let voteless = self.state.voteless.clone();
-            self.state.unfenced.retain(|slot| voteless.contains(slot));
+            self.state.unfenced.intersect(&self.state.voteless);
         }
     }
 }
@@ -256,6 +265,7 @@ mod tests {
         assert_eq!(trust.standing(slot(1)), Standing::Closed);
         trust.mended(slot(1));
         assert!(!trust.refilled(slot(1)), "nobody knows yet");
+        assert!(trust.refillable().is_empty());
         let first = trust.unsaid();
         assert!(trust.doubt(slot(3)));
         assert_eq!(trust.said(&first), [slot(1), slot(2)]);
@@ -263,6 +273,11 @@ mod tests {
         assert_eq!(trust.standing(slot(1)), Standing::Closed);
         trust.mended(slot(1));
         assert_eq!(trust.standing(slot(1)), Standing::Refilling);
+        assert_eq!(trust.refillable(), [slot(1)].into_iter().collect());
+        trust.ask_first();
+        assert_eq!((trust.refillable().is_empty(), trust.withdrawn()), (true, SlotSet::all()));
+        Slot::all().for_each(|slot| trust.was_asked(slot));
+        assert_eq!(trust.withdrawn(), [1, 2, 3].map(slot).into_iter().collect());
         assert!(trust.refilled(slot(1)));
         assert_eq!((trust.standing(slot(1)), trust.standing(slot(0))), (Standing::Votes, Standing::Votes));
         assert_eq!(trust.voteless().len(), 2);
@@ -306,6 +321,7 @@ mod tests {
         trust.release(|slot| slot.get() < 2);
         assert_eq!((trust.voteless().len(), trust.unfenced().len()), (2, 2));
         assert_eq!(trust.standing(slot(0)), Standing::Closed);
+        assert_eq!(trust.refillable(), [slot(0), slot(1)].into_iter().collect());
         trust.fenced(slot(0));
         let mut again = reborn(&mut trust);
         assert_eq!(again.standing(slot(0)), Standing::Refilling);

@@ -496,9 +496,8 @@ impl Reaper {
     pub fn on_disk(&mut self, token: u64, reply: DiskReply, ground: &mut Ground<'_>) {
         let Some(asked) = self.asked.remove(&token) else { return };
         match (asked, reply) {
-            (Asked::Sums, DiskReply::Sums { first, sums, .. }) => {
-                for (index, sum) in (first.get()..).zip(sums) {
-                    let Ok(slot) = Slot::new(index) else { break };
+            (Asked::Sums, DiskReply::Sums { sums, .. }) => {
+                for (slot, sum) in sums {
                     let is_new = !self.candidates.contains_key(&slot) && !self.rounds.contains_key(&slot);
                     if sum.is_some_and(|sum| sum.count > 0) && is_new && self.is_driver(slot, ground) {
                         self.schedule(slot, ground.now, RETRY, ReapCause::Due);

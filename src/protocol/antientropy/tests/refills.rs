@@ -20,7 +20,7 @@ impl World {
         let id = self.hosts[host].id;
         let (view, now) = (self.view(1), self.now);
         let owned: SlotSet = slots.iter().filter(|slot| view.slot(*slot).is_owner(id)).collect();
-        self.hosts[host].exchanges.refill(now, &owned, |_| true);
+        self.hosts[host].exchanges.refill(now, owned.clone(), owned);
     }
 
     #[track_caller]
@@ -97,12 +97,12 @@ fn an_owner_that_has_no_vote_itself_proves_nothing() {
     let now = world.now;
     let lost: SlotSet = [slot].into_iter().collect();
     // Something of it may still be unreadable there.
-    world.hosts[2].exchanges.refill(now, &lost, |_| false);
+    world.hosts[2].exchanges.refill(now, lost, SlotSet::new());
     world.run(Duration::from_secs(30));
     assert_eq!(world.hosts[0].exchanges.refilling().0, 1);
     assert!(!world.hosts[0].refilled.contains(&slot));
     // It has its vote back.
-    world.hosts[2].exchanges.refill(now, &SlotSet::new(), |_| false);
+    world.hosts[2].exchanges.refill(now, SlotSet::new(), SlotSet::new());
     world.run_until_refilled(0, Duration::from_secs(5));
 }
 

@@ -1,5 +1,7 @@
 //! The choice of owners: every slot takes the cheapest members that zones and caps allow.
 
+use std::sync::LazyLock;
+
 use super::ranking::{Bid, Ranking};
 use super::score;
 use super::share::Standings;
@@ -20,13 +22,18 @@ pub(super) struct Selection {
 /// Two other orders were measured and move no less: the first owners of all slots before any second one, and the
 /// cheapest bid of all slots first.
 pub(super) fn select(ranking: &Ranking, standings: &Standings, caps: &[u32]) -> Selection {
+    /// It depends on nothing, and sorting takes as long as the choices themselves in a small ring.
+    static ORDER: LazyLock<Vec<Slot>> = LazyLock::new(|| {
+        let mut order: Vec<Slot> = Slot::all().collect();
+        order.sort_unstable_by_key(|slot| score::slot_seed(*slot));
+        order
+    });
     let count = standings.owners;
-    let mut order: Vec<Slot> = Slot::all().collect();
-    order.sort_unstable_by_key(|slot| score::slot_seed(*slot));
-    let mut selection = Selection { owners: vec![0; count * order.len()], loads: vec![0; caps.len()] };
+    let mut selection = Selection { owners: vec![0; count * ORDER.len()], loads: vec![0; caps.len()] };
     let mut bids: Vec<Bid> = Vec::new();
-    for slot in order {
-        let mut choice = Choice::new(standings);
+    let mut choice = Choice::new(standings);
+    for slot in ORDER.iter().copied() {
+        choice.clear();
         ranking.cheapest(slot, &mut bids);
         choice.consider(&bids, |member| selection.loads[member] < caps[member]);
         if choice.members.len() < count {
@@ -56,6 +63,11 @@ struct Choice<'a> {
 impl<'a> Choice<'a> {
     fn new(standings: &'a Standings) -> Choice<'a> {
         Choice { standings, members: Vec::with_capacity(standings.owners), extra: standings.extra }
+    }
+
+    fn clear(&mut self) {
+        self.members.clear();
+        self.extra = self.standings.extra;
     }
 
     /// Takes the first eligible members in the order of the bids.
