@@ -28,7 +28,7 @@ fn options() -> impl Options {
 /// writing what can never be read again would be worse.
 pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     let begin = out.len();
-    // With the limit among its options bincode would count the bytes first, which takes half as long as writing them.
+    // With the limit among its options bincode would go through the value once more before, to count its bytes.
     #[expect(clippy::expect_used, reason = "serializing into memory without a limit does not fail")]
     options().serialize_into(&mut *out, value).expect("there is room for the value");
     assert!((out.len() - begin) as u64 <= DECODED_BYTES_MAX, "the value is within the limits");
@@ -60,6 +60,12 @@ mod tests {
     fn trailing_bytes_are_refused() {
         assert!(decode::<u8>(&[1]).is_ok());
         assert!(decode::<u8>(&[1, 2]).is_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "within the limits")]
+    fn what_could_never_be_read_again_is_not_written() {
+        let _ = encode(&bytes::Bytes::from(vec![0; DECODED_BYTES_MAX as usize]));
     }
 
     #[test]

@@ -122,6 +122,11 @@ impl AntiEntropy {
         self.look_at = self.look_at.min(now);
     }
 
+    /// The other owners of this node's slots, and the slots that it shares with each.
+    pub fn shared(&self) -> impl Iterator<Item = (NodeId, &SlotSet)> {
+        self.pace.commons().map(|(node, common)| (node, common.slots()))
+    }
+
     /// A write to a slot could not be delivered to an owner: the two are compared soon, this slot first.
     pub fn missed(&mut self, node: NodeId, slot: Slot) {
         self.pace.missed(node, slot);

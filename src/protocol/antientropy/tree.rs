@@ -60,6 +60,11 @@ impl Common {
         found.into_iter().map(common).collect()
     }
 
+    /// The slots.
+    pub(super) fn slots(&self) -> &SlotSet {
+        &self.slots
+    }
+
     /// What both have to believe.
     pub(super) fn digest(&self) -> PairDigest {
         self.digest
@@ -68,7 +73,9 @@ impl Common {
     /// Whether any of the slots lies in an arc.
     pub(super) fn touches(&self, arc: Arc) -> bool {
         let (first, last) = arc.slots();
-        self.slots.iter().find(|slot| *slot >= first).is_some_and(|slot| slot <= last)
+        (first.get()..=last.get())
+            .filter_map(|slot| Slot::new(slot).ok())
+            .any(|slot| self.slots.contains(slot))
     }
 
     /// Whether both own the slot.
@@ -114,9 +121,10 @@ impl SlotSums {
     pub(super) fn mark(&self, arc: Arc, common: &Common, salt: Salt) -> Mark {
         let (first, last) = arc.slots();
         let begin = self.sums.partition_point(|(slot, _)| *slot < first);
-        let within = self.sums[begin..].iter().take_while(|(slot, _)| *slot <= last);
-        let mut bytes = Vec::new();
-        for (slot, sum) in within.filter(|(slot, _)| common.has(*slot)) {
+        let end = self.sums.partition_point(|(slot, _)| *slot <= last);
+        let within = &self.sums[begin..end];
+        let mut bytes = Vec::with_capacity(within.len() * (2 + 8 + 16));
+        for (slot, sum) in within.iter().filter(|(slot, _)| common.has(*slot)) {
             let SlotSum { count, sum } = sum.unwrap_or(SlotSum { count: u64::MAX, sum: 0 });
             bytes.extend(slot.get().to_le_bytes());
             bytes.extend(count.to_le_bytes());

@@ -6,7 +6,6 @@ use super::{Life, Node};
 use crate::protocol::id::NodeId;
 use crate::protocol::output::{Notice, Output};
 use crate::protocol::ring::slot::Slot;
-use crate::protocol::ring::slot_set::SlotSet;
 use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::life::Life as PastLife;
 
@@ -95,15 +94,18 @@ impl Node {
         let Inquiry { believed, patient_until, is_patient, .. } = &mut self.inquiry;
         let until = *patient_until.get_or_insert(now.monotonic + self.config.membership.silence_max);
         *is_patient &= now.monotonic < until;
-        let is_enough = |slot: &Slot| {
-            let owners = view.slot(*slot);
-            let owners = owners.read_set();
-            let others = owners.iter().filter(|node| **node != own);
-            let answered = others.clone().filter(|node| believed.contains(node)).count();
-            let is_owner = owners.contains(&own);
-            !is_owner || answered == others.count() || (!*is_patient && answered >= owners.len() / 2)
-        };
-        let asked: SlotSet = self.losses.trust.unasked().iter().filter(is_enough).collect();
+        // What is shared with nobody who still has to answer; slots that this node does not own are among it.
+        let mut asked = self.losses.trust.unasked().clone();
+        let silent = self.antientropy.shared().filter(|(node, _)| !believed.contains(node));
+        silent.for_each(|(_, shared)| asked.subtract(shared));
+        if !*is_patient {
+            let is_majority = |slot: &Slot| {
+                let owners = view.slot(*slot).read_set();
+                let others = owners.iter().filter(|node| **node != own);
+                others.filter(|node| believed.contains(node)).count() >= owners.len() / 2
+            };
+            asked.extend(self.losses.trust.unasked().iter().filter(is_majority));
+        }
         if asked.is_empty() {
             return;
         }

@@ -67,7 +67,7 @@ impl SlotSet {
         self.len == 0
     }
 
-    /// The slots, in the order of the circle. Takes as long as there are slots in the set: 256 words are nothing.
+    /// The slots, in the order of the circle. Looks at 256 words and at the slots that are there, not at all that there could be.
     pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
         self.words.iter().enumerate().flat_map(|(at, word)| bits(at, *word))
     }

@@ -47,8 +47,8 @@ struct Belief {
 type Standing = Vec<u8>;
 
 thread_local! {
-    /// The views that somebody on this thread still uses. To build one takes two milliseconds, and in a simulation nodes
-    /// that believe the same start all the time.
+    /// The views that somebody on this thread still uses. A view is a pure function of what it is built from; in a
+    /// simulation nodes that believe the same start all the time, and need not compute it each for itself.
     static IN_USE: RefCell<Vec<Weak<Belief>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -169,4 +169,82 @@ fn in_the_ring<'a>(
 fn hashed(entry: &Entry) -> Standing {
     let (id, phase, amnesia) = (entry.id.0.to_le_bytes(), entry.phase, entry.amnesia.to_le_bytes());
     [&id[..], &phase.generation.to_le_bytes(), &[phase.stage as u8], &amnesia].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::id::{Incarnation, Place};
+    use crate::protocol::ring::entry::{Name, Phase};
+    use crate::protocol::ring::{Weight, Zone};
+
+    fn entry(id: u64) -> Entry {
+        Entry {
+            id: NodeId(id.into()),
+            place: Place(id),
+            name: Name::new(format!("n{id}")).unwrap(),
+            addresses: Vec::new(),
+            zone: Zone::default(),
+            weight: Weight::default(),
+            incarnation: Incarnation(1),
+            version: 0,
+            amnesia: 0,
+            phase: Phase { generation: 0, stage: Stage::Active },
+        }
+    }
+
+    fn build(cluster: u64, replicas: Replicas, entries: &[Entry]) -> RingView {
+        RingView::build(ClusterId(cluster.into()), replicas, entries).unwrap()
+    }
+
+    /// Where nothing is in use.
+    fn built_elsewhere(cluster: u64, replicas: Replicas, entries: &[Entry]) -> RingView {
+        std::thread::scope(|scope| scope.spawn(|| build(cluster, replicas, entries)).join()).unwrap()
+    }
+
+    fn digests(view: &RingView) -> Vec<SlotDigest> {
+        Slot::all().map(|slot| view.slot(slot).digest).collect()
+    }
+
+    #[test]
+    fn a_view_that_is_shared_is_the_one_that_would_have_been_built() {
+        let plain: Vec<Entry> = (1..=5).map(entry).collect();
+        let changed = |change: fn(&mut Entry)| {
+            let mut entries = plain.clone();
+            change(&mut entries[1]);
+            entries
+        };
+        let beliefs = [
+            (7, Replicas::THREE, plain.clone()),
+            (8, Replicas::THREE, plain.clone()),
+            (7, Replicas::new(5).unwrap(), plain.clone()),
+            (7, Replicas::THREE, plain[..4].to_vec()),
+            (7, Replicas::THREE, changed(|entry| entry.amnesia = 1)),
+            (7, Replicas::THREE, changed(|entry| entry.phase.generation = 1)),
+            (7, Replicas::THREE, changed(|entry| entry.place = Place(77))),
+        ];
+        let views: Vec<RingView> =
+            beliefs.iter().map(|(cluster, replicas, entries)| build(*cluster, *replicas, entries)).collect();
+        for (at, (cluster, replicas, entries)) in beliefs.iter().enumerate() {
+            let alone = built_elsewhere(*cluster, *replicas, entries);
+            assert_eq!(digests(&views[at]), digests(&alone), "{at}");
+            assert!(views[at] == alone && views[at].ring() == alone.ring(), "{at}");
+            assert!(Arc::ptr_eq(&views[at].0, &build(*cluster, *replicas, entries).0), "{at}");
+            assert!(views[at + 1..].iter().all(|other| *other != views[at]), "{at}");
+        }
+        let again = changed(|entry| (entry.incarnation, entry.version) = (Incarnation(2), 9));
+        assert!(build(7, Replicas::THREE, &again) == views[0], "that is for requests of no concern");
+        assert!(Arc::ptr_eq(&views[0].0.ring, &views[4].0.ring), "nobody owns anything else");
+    }
+
+    #[test]
+    fn a_view_that_nobody_uses_any_more_is_forgotten() {
+        let entries: Vec<Entry> = (1..=3).map(entry).collect();
+        let view = build(7, Replicas::THREE, &entries);
+        let left = Arc::downgrade(&view.0);
+        drop(view);
+        assert!(left.upgrade().is_none());
+        build(8, Replicas::THREE, &entries);
+        assert_eq!(IN_USE.with_borrow(Vec::len), 1);
+    }
 }

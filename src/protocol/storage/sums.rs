@@ -39,9 +39,12 @@ pub struct Sums(BTreeMap<Slot, SlotSum>);
 impl Sums {
     /// Takes note of one record's change from `old` to `new`; zero stands for no record.
     pub fn change(&mut self, slot: Slot, old: RecordHash, new: RecordHash) {
-        let SlotSum { count, sum } = self.get(slot);
-        let count = count.wrapping_add(u64::from(new.0 != 0)).wrapping_sub(u64::from(old.0 != 0));
-        self.set(slot, SlotSum { count, sum: sum.wrapping_add(new.0).wrapping_sub(old.0) });
+        let at = self.0.entry(slot).or_default();
+        at.count = at.count.wrapping_add(u64::from(new.0 != 0)).wrapping_sub(u64::from(old.0 != 0));
+        at.sum = at.sum.wrapping_add(new.0).wrapping_sub(old.0);
+        if *at == SlotSum::default() {
+            self.0.remove(&slot);
+        }
     }
 
     /// Replaces the sum of one slot by what was counted there.

@@ -87,6 +87,23 @@ fn one_of_the_two_others_is_not_enough_and_one_that_does_not_know_of_the_loss_do
 }
 
 #[test]
+fn what_was_had_from_one_is_enough_as_soon_as_there_is_no_second_one() {
+    let mut world = World::new(3);
+    for number in 0..50 {
+        world.put(&[0, 1, 2], &key(number), &record(1, number as u64, 20));
+    }
+    world.lose_disk(0, &[1]);
+    world.run(Duration::from_secs(30));
+    assert!(world.hosts[0].refilled.is_empty());
+    let entries = [entry(NodeId(1), 1), entry(NodeId(2), 1)];
+    let pair = RingView::build(ClusterId(7), Replicas::default(), &entries).unwrap();
+    let now = world.now;
+    world.hosts[..2].iter_mut().for_each(|host| host.exchanges.on_ring_change(now, &pair));
+    world.run_until_refilled(0, Duration::from_secs(10));
+    assert_eq!(world.hosts[0].refilled.len(), usize::from(SLOTS));
+}
+
+#[test]
 fn an_owner_that_has_no_vote_itself_proves_nothing() {
     let mut world = World::new(3);
     let slot = Slot::of_key(&key(1));

@@ -22,7 +22,7 @@ pub(super) struct Selection {
 /// Two other orders were measured and move no less: the first owners of all slots before any second one, and the
 /// cheapest bid of all slots first.
 pub(super) fn select(ranking: &Ranking, standings: &Standings, caps: &[u32]) -> Selection {
-    /// It depends on nothing, and sorting takes as long as the choices themselves in a small ring.
+    /// It depends on nothing, so one sorting does for all rings.
     static ORDER: LazyLock<Vec<Slot>> = LazyLock::new(|| {
         let mut order: Vec<Slot> = Slot::all().collect();
         order.sort_unstable_by_key(|slot| score::slot_seed(*slot));
