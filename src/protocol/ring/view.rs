@@ -180,7 +180,7 @@ mod tests {
 
     fn entry(id: u64) -> Entry {
         Entry {
-            id: NodeId(id.into()),
+            id: NodeId(id),
             place: Place(id),
             name: Name::new(format!("n{id}")).unwrap(),
             addresses: Vec::new(),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn build(cluster: u64, replicas: Replicas, entries: &[Entry]) -> RingView {
-        RingView::build(ClusterId(cluster.into()), replicas, entries).unwrap()
+        RingView::build(ClusterId(cluster), replicas, entries).unwrap()
     }
 
     /// Where nothing is in use.
