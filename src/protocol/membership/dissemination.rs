@@ -150,6 +150,11 @@ pub(super) fn items(news: impl IntoIterator<Item = News>) -> Vec<Body> {
     packing::messages(news).into_iter().map(|news| Body::Items { news }).collect()
 }
 
+/// Lines that another node holds in a worse state, cut into messages.
+pub(super) fn corrections(news: impl IntoIterator<Item = News>) -> Vec<Body> {
+    packing::messages(news).into_iter().map(|news| Body::Correction { news }).collect()
+}
+
 /// A random choice if there are too many messages: each round moves another part.
 fn some_of(mut messages: Vec<Body>, rng: &mut Rng) -> Vec<Body> {
     if messages.len() > ANSWER_MAX {

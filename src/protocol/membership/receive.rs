@@ -66,7 +66,7 @@ impl Membership {
         let now = self.now.monotonic;
         if self.book.get(from).is_some() {
             self.links.heard(now, from);
-        } else if !matches!(body, Body::Items { .. } | Body::Digest { .. }) {
+        } else if !matches!(body, Body::Items { .. } | Body::Correction { .. } | Body::Digest { .. }) {
             // A member that this node has not heard of: its entry must be about.
             self.send(from, dissemination::digest(&self.book), out);
         }
@@ -129,7 +129,13 @@ impl Membership {
                         self.learn(news, out).then(|| self.book.get(id).cloned()).flatten()
                     })
                     .collect();
-                dissemination::items(better)
+                dissemination::corrections(better)
+            }
+            Body::Correction { news } => {
+                for news in news {
+                    self.learn(news, out);
+                }
+                return;
             }
             // The sender has a cluster, and so has this node: what belongs to the founding came too late.
             Body::Candidate { .. }
@@ -161,7 +167,7 @@ impl Membership {
     /// A member asks whether this node is there, and says what it knows of it.
     fn on_ping(&mut self, from: NodeId, known: (Incarnation, u32), health: Health, out: &mut Vec<Effect>) {
         let own = self.book.own().age();
-        // If it knows a newer entry, it answers with that. Whether that is to be outbid or obeyed shows only then.
+        // If it knows a newer entry, it corrects this one. Whether that is to be outbid or obeyed shows only then.
         if known == own && health != Health::Alive {
             self.refute();
         }

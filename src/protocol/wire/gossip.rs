@@ -20,7 +20,8 @@
 //! dissemination  A ──Digest──▶ B    equal: silence
 //!                A ◀─Buckets── B    only if the book is large
 //!                A ◀─Listing── B    (A ──Listing──▶ B after Buckets)
-//!                A ──Items───▶ B    what B has not, or has in another state; B returns what it knows better
+//!                A ──Items───▶ B    what B has not, or has in another state
+//!                A ◀Correction─ B   what B knows better; nothing answers it
 //!                A ──Want────▶ B    what A has not; B answers with Items
 //! ```
 //!
@@ -175,6 +176,13 @@ pub enum Body {
     },
     /// What the sender knows of some members.
     Items {
+        /// In no order.
+        news: Vec<News>,
+    },
+    /// Of members of which the receiver sent items the sender knows better. It is not corrected in turn: on a network
+    /// that delays and repeats, a correction may be out of date when it arrives, and if each copy begot another one, the
+    /// cluster would talk of nothing else. What the receiver knows better still goes about as a rumour, or with the next digest.
+    Correction {
         /// In no order.
         news: Vec<News>,
     },

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::faults::{Kind, Swarm};
 use super::super::history::{Action, Ending, Operation};
 use super::super::invariants::Invariant;
+use super::super::network::Weather;
 use super::super::options::Options;
 use super::super::planted::{Planted, Planting};
 use super::super::report::Report;
@@ -206,4 +207,20 @@ fn a_failed_sync_ends_the_node_which_comes_back_with_what_was_durable() {
     // Every judge has looked: above all, nothing that was acknowledged is lost.
     assert!(world.workload.history.operations.len() > 50);
     assert_eq!(world.report().violations, []);
+}
+
+#[test]
+fn talk_of_members_does_not_grow_of_itself_where_messages_come_late_and_twice() {
+    let mut world = at_work(3, 7);
+    let late = Weather { delay_spread: Duration::from_millis(100), tail_per_mille: 50, ..Weather::fair() };
+    world.network = Network::new(7, Weather { duplicate_per_mille: 500, ..late });
+    // One way that is cut, so that there is always somebody to suspect and to refute.
+    world.network.cut(&[(0, 1)]);
+    let mut said = Vec::new();
+    for _ in 0..5 {
+        let before = world.counts.messages;
+        world.go_on(Duration::from_secs(10));
+        said.push(world.counts.messages - before);
+    }
+    assert!(said[4] < 2 * said[1], "{said:?}");
 }

@@ -163,15 +163,21 @@ fn equal_books_answer_nothing_and_different_ones_a_listing() {
 }
 
 #[test]
-fn what_a_node_knows_better_it_returns() {
+fn what_a_node_knows_better_it_returns_and_is_not_answered() {
     let mut member = member();
     let mut newer = news(3, Health::Alive);
     newer.entry.version = 4;
     tell(&mut member, Body::Items { news: vec![newer.clone()] });
     let effects = tell(&mut member, Body::Items { news: vec![news(3, Health::Down)] });
-    let Some((PEER, Body::Items { news })) = said(&effects).pop() else { panic!("{effects:?}") };
-    assert_eq!(news[0].entry.version, 4);
-    assert_eq!(news[0].health, Health::Alive);
+    let Some((PEER, Body::Correction { news: better })) = said(&effects).pop() else { panic!("{effects:?}") };
+    assert_eq!(better[0].entry.version, 4);
+    assert_eq!(better[0].health, Health::Alive);
+    // Late corrections that call each other forth would outgrow everything else that is said.
+    let late = Body::Correction { news: vec![news(3, Health::Down)] };
+    assert_eq!(said(&tell(&mut member, late)), []);
+    newer.entry.version = 5;
+    tell(&mut member, Body::Correction { news: vec![newer] });
+    assert_eq!(member.entry(NodeId(3)).unwrap().version, 5, "a correction is learned");
 }
 
 #[test]
@@ -521,8 +527,8 @@ fn while_a_higher_incarnation_is_written_nothing_is_said_of_the_lower_one() {
     let mut member = member();
     let mut foreign = member.own().clone();
     foreign.incarnation = Incarnation(9);
-    let items =
-        |entry: &Entry| Body::Items { news: vec![News { entry: entry.clone(), health: Health::Alive }] };
+    let news = |entry: &Entry| vec![News { entry: entry.clone(), health: Health::Alive }];
+    let items = |entry: &Entry| Body::Items { news: news(entry) };
     let effects = tell(&mut member, items(&foreign));
     let kept = persists(&effects);
     let [(token, _)] = &kept[..] else { panic!("{effects:?}") };
@@ -531,5 +537,5 @@ fn while_a_higher_incarnation_is_written_nothing_is_said_of_the_lower_one() {
     member.persisted(now(20), *token, &mut Vec::new());
     assert!(member.own().age() > foreign.age());
     let answer = said(&tell(&mut member, items(&foreign)));
-    assert_eq!(answer, [(PEER, items(member.own()))]);
+    assert_eq!(answer, [(PEER, Body::Correction { news: news(member.own()) })]);
 }
