@@ -29,8 +29,8 @@ fn main() {
             nodes: Some(5),
             clients: Some(20),
             keys: Some(40),
-            // Clients wait for their answers and fall silent now and then: what comes out of it is about 52.
-            rate: Some(500),
+            // Clients wait for their answers and fall silent now and then: what comes out of it is about 50.
+            rate: Some(280),
             duration: Duration::from_secs(300),
             ..Options::new(seed)
         });

@@ -5,9 +5,10 @@ use bytes::Bytes;
 use crate::protocol::causality::Record;
 use crate::protocol::id::{NodeId, ReapEpoch};
 use crate::protocol::ledger::Ledger;
+use crate::protocol::ring::common::PairDigest;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::time::Moment;
-use crate::protocol::wire::exchange::{EXCHANGE_BYTES_MAX, Exchange, Item, PairDigest};
+use crate::protocol::wire::exchange::{EXCHANGE_BYTES_MAX, Exchange, Item};
 
 /// A page of a listing has so many keys: read in a fraction of a millisecond, in which the node does nothing else.
 const PAGE_KEYS: usize = 256;

@@ -37,12 +37,13 @@ use self::pace::Pace;
 use self::refill::Refill;
 use self::source::Weighed;
 use self::supply::Supplies;
-use self::tree::{Common, SlotSums};
+use self::tree::SlotSums;
 use self::walk::{End, Walk};
 use crate::protocol::causality::Applied;
 use crate::protocol::config::ExchangeConfig;
 use crate::protocol::id::{Incarnation, NodeId};
 use crate::protocol::ledger::Ledger;
+use crate::protocol::ring::common::{Common, PairDigest};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::slot_set::SlotSet;
@@ -51,7 +52,7 @@ use crate::protocol::rng::Rng;
 use crate::protocol::storage::op::{DiskReply, Page, Stored};
 use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::Moment;
-use crate::protocol::wire::exchange::{Exchange, ExchangeRefusal, Item, PairDigest, QuestionId, Salt};
+use crate::protocol::wire::exchange::{Exchange, ExchangeRefusal, Item, QuestionId, Salt};
 
 /// How often to look who can be reached.
 const LOOK: Duration = Duration::from_secs(1);
@@ -113,7 +114,7 @@ impl AntiEntropy {
 
     /// The ring is not what it was, or may not be: exchanges about slots whose owners changed end here.
     pub fn on_ring_change(&mut self, now: Moment, view: &RingView) {
-        let changed = self.pace.align(self.own, Common::of(self.own, view), now);
+        let changed = self.pace.align(self.own, view.commons(self.own), now);
         self.walk.take_if(|walk| changed.contains(&walk.fellow()));
         self.answering.take_if(|answering| changed.contains(&answering.leader()));
         self.glances.retain(|_, glance| !changed.contains(&glance.leader));

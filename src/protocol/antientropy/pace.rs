@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc as Shared;
 use std::time::Duration;
 
-use super::tree::Common;
 use super::walk::End;
 use crate::protocol::id::{Incarnation, NodeId};
+use crate::protocol::ring::common::Common;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::rng::Rng;
 use crate::protocol::time::Moment;
@@ -59,17 +59,22 @@ impl Pace {
     }
 
     /// The slots that are shared with others have changed, or may have. Returns those with whom they have.
-    pub(super) fn align(&mut self, own: NodeId, fellows: Vec<(NodeId, Common)>, now: Moment) -> Vec<NodeId> {
+    pub(super) fn align(
+        &mut self,
+        own: NodeId,
+        fellows: &[(NodeId, Shared<Common>)],
+        now: Moment,
+    ) -> Vec<NodeId> {
         let mut changed = Vec::new();
         let mut before = std::mem::take(&mut self.fellows);
         for (node, common) in fellows {
-            let known = before.remove(&node);
-            if known.as_ref().is_none_or(|fellow| *fellow.common != common) {
-                changed.push(node);
+            let known = before.remove(node);
+            if known.as_ref().is_none_or(|fellow| fellow.common != *common) {
+                changed.push(*node);
                 let missed = known.map(|fellow| fellow.missed).unwrap_or_default();
                 let fellow = Fellow {
-                    common: Shared::new(common),
-                    is_led: own < node,
+                    common: Shared::clone(common),
+                    is_led: own < *node,
                     due: now,
                     retry: RETRY,
                     // Whoever can be reached is then found to have come back, and looked at soon.
@@ -78,9 +83,9 @@ impl Pace {
                     differing: 0,
                     unequal: BTreeSet::new(),
                 };
-                self.fellows.insert(node, fellow);
+                self.fellows.insert(*node, fellow);
             } else if let Some(fellow) = known {
-                self.fellows.insert(node, fellow);
+                self.fellows.insert(*node, fellow);
             }
         }
         changed.extend(before.into_keys());

@@ -27,9 +27,10 @@ use bytes::Bytes;
 
 use super::means::{Effect, Means, Token};
 use super::source::{Context, Source, Step, Weighed};
-use super::tree::{Common, SlotSums};
+use super::tree::SlotSums;
 use crate::protocol::causality::Applied;
 use crate::protocol::id::NodeId;
+use crate::protocol::ring::common::Common;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::slot_set::SlotSet;
 use crate::protocol::storage::op::Page;

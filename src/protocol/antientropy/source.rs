@@ -8,10 +8,11 @@ use bytes::Bytes;
 
 use super::listing::{Gathered, Listing};
 use super::means::{Ask, Means, Token};
-use super::tree::{Common, SlotSums, whole_mark};
+use super::tree::{SlotSums, whole_mark};
 use crate::protocol::causality::Applied;
 use crate::protocol::id::NodeId;
 use crate::protocol::ring::arc::Arc;
+use crate::protocol::ring::common::Common;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::ring::slot_set::SlotSet;
 use crate::protocol::storage::op::Page;

@@ -11,9 +11,10 @@ use bytes::Bytes;
 
 use super::listing::items;
 use super::means::{Ask, Means, RECORDS_AT_ONCE, Token};
-use super::tree::{Common, SlotSums, whole_mark};
+use super::tree::{SlotSums, whole_mark};
 use crate::protocol::id::NodeId;
 use crate::protocol::ring::arc::Arc;
+use crate::protocol::ring::common::Common;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::op::{Page, Stored};
 use crate::protocol::storage::trust::Standing;

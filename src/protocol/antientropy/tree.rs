@@ -10,79 +10,20 @@
 //! slots are small: with 1,000,000 keys a slot has 61 of them, one range of the store that is read in some 50 µs.
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::protocol::causality::RecordHash;
-use crate::protocol::id::NodeId;
 use crate::protocol::ring::arc::Arc;
+use crate::protocol::ring::common::Common;
 use crate::protocol::ring::slot::Slot;
-use crate::protocol::ring::slot_set::SlotSet;
-use crate::protocol::ring::view::RingView;
 use crate::protocol::storage::sums::SlotSum;
-use crate::protocol::wire::exchange::{Mark, PairDigest, Salt, ShortMark};
+use crate::protocol::wire::exchange::{Mark, Salt, ShortMark};
 
 /// The depths at which the circle is cut: the last one is that of the slots.
 const LEVELS: [u32; 3] = [4, 9, 14];
 
 /// A slot with fewer keys than this is not cut into buckets: the marks of its records are as short as theirs would be.
 const BUCKETS_FROM: u64 = 16;
-
-/// The slots that two nodes both own, and what they have to agree on about them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Common {
-    slots: SlotSet,
-    digest: PairDigest,
-}
-
-impl Common {
-    /// The slots of `own`, by the other owner.
-    pub(super) fn of(own: NodeId, view: &RingView) -> Vec<(NodeId, Common)> {
-        let mut found: Vec<(NodeId, SlotSet, Vec<u8>)> = Vec::new();
-        for slot in view.ring().slots_of(own) {
-            let slot = view.slot(slot);
-            for node in slot.read_set().iter().filter(|node| **node != own) {
-                let at = match found.iter().position(|(known, ..)| known == node) {
-                    Some(at) => at,
-                    None => {
-                        found.push((*node, SlotSet::new(), Vec::new()));
-                        found.len() - 1
-                    }
-                };
-                let (_, slots, hashed) = &mut found[at];
-                slots.insert(slot.slot);
-                hashed.extend(slot.slot.get().to_le_bytes());
-                hashed.extend(slot.digest.0.to_le_bytes());
-            }
-        }
-        let common = |(node, slots, hashed): (NodeId, SlotSet, Vec<u8>)| {
-            (node, Common { slots, digest: PairDigest(xxh3_64(&hashed)) })
-        };
-        found.into_iter().map(common).collect()
-    }
-
-    /// The slots.
-    pub(super) fn slots(&self) -> &SlotSet {
-        &self.slots
-    }
-
-    /// What both have to believe.
-    pub(super) fn digest(&self) -> PairDigest {
-        self.digest
-    }
-
-    /// Whether any of the slots lies in an arc.
-    pub(super) fn touches(&self, arc: Arc) -> bool {
-        let (first, last) = arc.slots();
-        (first.get()..=last.get())
-            .filter_map(|slot| Slot::new(slot).ok())
-            .any(|slot| self.slots.contains(slot))
-    }
-
-    /// Whether both own the slot.
-    pub(super) fn has(&self, slot: Slot) -> bool {
-        self.slots.contains(slot)
-    }
-}
 
 /// From which slot to which these arcs reach; `None` if there are none.
 pub(super) fn reach(arcs: impl IntoIterator<Item = Arc>) -> Option<(Slot, Slot)> {
@@ -181,13 +122,14 @@ pub(super) fn record_mark(hash: RecordHash, salt: Salt) -> ShortMark {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::ring::SlotSet;
 
     fn slot(number: u16) -> Slot {
         Slot::new(number).unwrap()
     }
 
     fn common(slots: &[u16]) -> Common {
-        Common { slots: slots.iter().map(|number| slot(*number)).collect(), digest: PairDigest(0) }
+        slots.iter().map(|number| slot(*number)).collect::<SlotSet>().into()
     }
 
     fn sums(of: &[(u16, u128)]) -> SlotSums {

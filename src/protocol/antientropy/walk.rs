@@ -19,10 +19,11 @@ use bytes::Bytes;
 
 use super::listing::{Gathered, Listing, items};
 use super::means::{Ask, Means, Token};
-use super::tree::{Common, SlotSums, bucket_marks, cut, reach, record_mark};
+use super::tree::{SlotSums, bucket_marks, cut, reach, record_mark};
 use crate::protocol::causality::{Applied, Record, RecordHash};
 use crate::protocol::id::NodeId;
 use crate::protocol::ring::arc::Arc;
+use crate::protocol::ring::common::Common;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::op::{Page, Stored};
 use crate::protocol::time::Moment;

@@ -23,6 +23,7 @@
 //! needs a new version, chosen when a cluster is founded.
 
 pub mod arc;
+pub mod common;
 pub mod entry;
 pub mod member;
 pub mod placement;

@@ -142,14 +142,13 @@ impl FromIterator<Slot> for SlotSet {
 
 impl From<SlotSet> for Vec<(Slot, Slot)> {
     fn from(set: SlotSet) -> Vec<(Slot, Slot)> {
-        let mut ranges: Vec<(Slot, Slot)> = Vec::new();
-        for slot in set.iter() {
-            match ranges.last_mut() {
-                Some((_, last)) if last.get() + 1 == slot.get() => *last = slot,
-                _ => ranges.push((slot, slot)),
-            }
-        }
-        ranges
+        // A range begins where the slot before is missing, and ends where the next one is: a few operations for 64 slots.
+        let words = &set.words;
+        let before = |at: usize| at.checked_sub(1).map_or(0, |at| words[at] >> 63);
+        let next = |at: usize| words.get(at + 1).map_or(0, |next| next << 63);
+        let firsts = (0..WORDS).flat_map(|at| bits(at, words[at] & !(words[at] << 1 | before(at))));
+        let lasts = (0..WORDS).flat_map(|at| bits(at, words[at] & !(words[at] >> 1 | next(at))));
+        firsts.zip(lasts).collect()
     }
 }
 
@@ -207,6 +206,22 @@ mod tests {
         assert_eq!(kept, set(&[6, 127]));
         kept.subtract(&set(&[6, 128]));
         assert_eq!(kept, set(&[127]));
+    }
+
+    #[test]
+    fn its_ranges_begin_and_end_anywhere_in_a_word() {
+        for (first, last) in [(0, 0), (0, 63), (63, 64), (1, 62), (64, 191), (100, 16_383), (16_383, 16_383)]
+        {
+            let range: SlotSet = (first..=last).map(slot).collect();
+            assert_eq!(Vec::from(range.clone()), [(slot(first), slot(last))]);
+            let mut rest = SlotSet::all();
+            rest.subtract(&range);
+            let before = first.checked_sub(1).map(|before| (slot(0), slot(before)));
+            let behind = (last < 16_383).then(|| (slot(last + 1), slot(16_383)));
+            assert_eq!(Vec::from(rest), before.into_iter().chain(behind).collect::<Vec<_>>());
+        }
+        let odd: SlotSet = Slot::all().filter(|slot| slot.get() % 2 == 1).collect();
+        assert_eq!(Vec::from(odd.clone()), odd.iter().map(|slot| (slot, slot)).collect::<Vec<_>>());
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::common::Common;
 use super::entry::{Entry, Stage};
 use super::member::RingMember;
 use super::placement::Ring;
@@ -41,10 +42,15 @@ struct Belief {
     /// What goes into a digest for each member.
     standing: BTreeMap<NodeId, Standing>,
     digests: Vec<SlotDigest>,
+    /// For each member what it owns together with each other, once somebody has asked for that.
+    commons: BTreeMap<NodeId, OnceLock<Commons>>,
 }
 
 /// What an owner adds to the digests of its slots: id, phase and amnesia generation, as they are hashed.
 type Standing = Vec<u8>;
+
+/// What a node owns together with each other owner.
+type Commons = Vec<(NodeId, Arc<Common>)>;
 
 thread_local! {
     /// The views that somebody on this thread still uses. A view is a pure function of what it is built from; in a
@@ -106,7 +112,8 @@ impl RingView {
             .first()
             .map_or_else(|| Arc::new(Ring::build(&members, replicas)), |view| Arc::clone(&view.ring));
         let digests = digests(cluster, &ring, &standing);
-        let view = Arc::new(Belief { cluster, ring, standing, digests });
+        let commons = standing.keys().map(|node| (*node, OnceLock::new())).collect();
+        let view = Arc::new(Belief { cluster, ring, standing, digests, commons });
         IN_USE.with_borrow_mut(|views| views.push(Arc::downgrade(&view)));
         Some(RingView(view))
     }
@@ -121,6 +128,16 @@ impl RingView {
     #[must_use]
     pub fn slot(&self, slot: Slot) -> SlotView<'_> {
         SlotView { slot, digest: self.0.digests[slot.index()], owners: self.0.ring.owners(slot) }
+    }
+
+    /// What `own` owns together with each other owner; nothing if it is not in the ring.
+    #[must_use]
+    pub fn commons(&self, own: NodeId) -> &[(NodeId, Arc<Common>)] {
+        let Some(commons) = self.0.commons.get(&own) else { return &[] };
+        commons.get_or_init(|| {
+            let slots = self.0.ring.slots_of(own).map(|slot| self.slot(slot));
+            Common::of(own, slots).map(|(node, common)| (node, Arc::new(common))).collect()
+        })
     }
 }
 
@@ -235,6 +252,36 @@ mod tests {
         let again = changed(|entry| (entry.incarnation, entry.version) = (Incarnation(2), 9));
         assert!(build(7, Replicas::THREE, &again) == views[0], "that is for requests of no concern");
         assert!(Arc::ptr_eq(&views[0].0.ring, &views[4].0.ring), "nobody owns anything else");
+    }
+
+    #[test]
+    fn what_two_own_together_is_the_same_for_both_and_is_computed_once() {
+        let entries: Vec<Entry> = (1..=5).map(entry).collect();
+        let view = build(7, Replicas::THREE, &entries);
+        let node = |id| NodeId(id);
+        for own in (1..=5).map(node) {
+            let mut others: Vec<NodeId> = view.commons(own).iter().map(|(other, _)| *other).collect();
+            others.sort_unstable();
+            assert!(others.iter().copied().eq((1..=5).map(node).filter(|id| *id != own)));
+            for (other, common) in view.commons(own) {
+                let both = |slot: &Slot| [own, *other].iter().all(|node| view.slot(*slot).is_owner(*node));
+                assert!(common.slots().iter().eq(Slot::all().filter(both)), "{own} {other}");
+                let theirs = view.commons(*other).iter().find(|(node, _)| *node == own).unwrap();
+                assert_eq!(theirs.1, *common);
+            }
+        }
+        let again = build(7, Replicas::THREE, &entries);
+        assert!(Arc::ptr_eq(&view.commons(NodeId(1))[0].1, &again.commons(NodeId(1))[0].1));
+        assert!(view.commons(NodeId(9)).is_empty(), "who is not in the ring owns nothing");
+        let mut raised = entries.clone();
+        raised[4].amnesia = 1;
+        let other = build(7, Replicas::THREE, &raised);
+        let digest = |view: &RingView, of: u64| {
+            let of_pair =
+                |(node, common): &(NodeId, Arc<Common>)| (*node == NodeId(of)).then(|| common.digest());
+            view.commons(NodeId(1)).iter().find_map(of_pair).unwrap()
+        };
+        assert_ne!(digest(&view, 5), digest(&other, 5), "both have to know of a loss");
     }
 
     #[test]

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::causality::Record;
 use crate::protocol::id::ReapEpoch;
 use crate::protocol::ring::arc::Arc;
+use crate::protocol::ring::common::PairDigest;
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::storage::epochs::Standing as ReapStanding;
@@ -37,10 +38,6 @@ pub const EXCHANGE_BYTES_MAX: usize = 256 << 10;
 /// Names one question of a leader; an answer to another one is no answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QuestionId(pub u64);
-
-/// A hash over the digests of all slots that two nodes both own: whoever believes otherwise refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct PairDigest(pub u64);
 
 /// Drawn anew for each exchange; goes into every mark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

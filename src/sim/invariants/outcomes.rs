@@ -3,7 +3,9 @@
 //! A write with a context of another key, or with a damaged one, has to be refused: it is never committed, and it is
 //! nowhere even if its client never heard the refusal.
 
-use super::super::history::{Basis, History, WriteId};
+use std::collections::BTreeMap;
+
+use super::super::history::{Basis, History, WriteId, WriteOf};
 use super::{Invariant, Violation, seconds};
 
 /// Looks for the values of writes that were answered *not applied*, or had to be, in everything that was read, and in
@@ -12,14 +14,13 @@ use super::{Invariant, Violation, seconds};
 pub fn judge(history: &History) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (key, operations) in history.by_key() {
-        let is_failed = |id: WriteId| {
-            let mut writes = operations.iter().filter_map(|&index| history.operations[index].as_write(index));
-            writes.find(|write| write.id == id).filter(|write| !write.is_possible())
-        };
-        let mut writes = operations.iter().filter_map(|&index| history.operations[index].as_write(index));
-        if !writes.any(|write| !write.is_possible()) {
+        let writes = operations.iter().filter_map(|&index| history.operations[index].as_write(index));
+        let failed: BTreeMap<WriteId, WriteOf<'_>> =
+            writes.filter(|write| !write.is_possible()).map(|write| (write.id, write)).collect();
+        if failed.is_empty() {
             continue;
         }
+        let is_failed = |id: WriteId| failed.get(&id).copied();
         let accepted = operations.iter().find_map(|&index| {
             let write = history.operations[index].as_write(index)?;
             let is_wrong = write.is_committed() && *write.basis == Basis::Nothing;
