@@ -130,8 +130,7 @@ pub(super) fn on_listing(
     let mine: BTreeMap<NodeId, u64> = book.stamps(low, high).into_iter().collect();
     let differing = mine.iter().filter(|(id, stamp)| theirs.get(id) != Some(stamp));
     let news = differing.filter_map(|(&id, _)| book.get(id).cloned());
-    let mut answers: Vec<Body> =
-        packing::messages(news).into_iter().map(|news| Body::Items { news }).collect();
+    let mut answers = items(news);
     let unknown: Vec<NodeId> = theirs.keys().copied().filter(|id| !mine.contains_key(id)).collect();
     if !unknown.is_empty() {
         answers.push(Body::Want { members: packing::fitting(unknown) });
