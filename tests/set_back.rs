@@ -71,6 +71,28 @@ fn a_restored_backup_is_found_out_and_the_node_comes_back_from_the_others() {
     }
 }
 
+/// No heartbeat needs to come between: n1 was told by the acknowledgement itself.
+#[test]
+fn what_was_acknowledged_a_moment_before_a_backup_was_restored_is_known_to_who_waited_for_it() {
+    let lab = TestLab::start(3);
+    let client = lab.client_via("n1");
+    for round in 0..3 {
+        put(&client, &format!("before {round}"));
+        lab.command("backup n2").ok();
+        let before = known(&client, "n2").unwrap();
+        put(&client, &format!("after {round}"));
+        lab.command("restore n2").ok();
+        lab.command("restart n2").ok();
+        poll("n2 in a new generation", || known(&client, "n2").filter(|after| after.1 > before.1));
+        poll("a whole n2", || count(&client, "n2", "slots_refilling").filter(|slots| *slots == 0));
+    }
+    lab.command("kill n1").ok();
+    let client = lab.client_via("n2");
+    for round in 0..3 {
+        assert_eq!(values(&client, &format!("after {round}")), 1, "{round}");
+    }
+}
+
 #[test]
 fn a_copy_that_starts_without_being_told_to_recover_says_what_to_do_and_leaves_everything_as_it_is() {
     let (lab, client) = set_back();

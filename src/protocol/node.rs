@@ -204,6 +204,11 @@ impl Node {
             return;
         }
         self.membership.heard(now, from);
+        if let Some(milestone) = message.milestone() {
+            let mut effects = Vec::new();
+            self.membership.acknowledged(now, from, milestone, &mut effects);
+            self.carry_out(now, effects, out);
+        }
         match message {
             PeerMessage::Hello(_) => {}
             PeerMessage::Gossip(gossip) => {
@@ -251,10 +256,10 @@ impl Node {
             PeerMessage::Stored { request, .. } if is_replay(request) => {
                 self.on_hint_stored(now, from, request, out);
             }
-            PeerMessage::Stored { request, entry } => {
+            PeerMessage::Stored { request, entry, .. } => {
                 self.tell(now, request, Event::Stored { from, entry }, out);
             }
-            PeerMessage::Fetched { request, raised, committed, record } => {
+            PeerMessage::Fetched { request, raised, committed, record, .. } => {
                 let reply = Reply { record, raised, committed };
                 self.tell(now, request, Event::Fetched { from, reply }, out);
             }
@@ -272,7 +277,7 @@ impl Node {
                     reason => self.tell(now, request, Event::Refused { from, reason }, out),
                 }
             }
-            PeerMessage::Forwarded { request, answer } => {
+            PeerMessage::Forwarded { request, answer, .. } => {
                 self.tell(now, request, Event::Forwarded { from, answer }, out);
             }
             PeerMessage::Hint { .. }
@@ -506,6 +511,7 @@ impl Node {
             view: self.view.as_ref()?,
             secret: &self.membership.cluster()?.secret,
             peers: &self.membership,
+            milestone: self.membership.milestone(),
             trust: &self.losses.trust,
             author: &mut self.author,
             desk: &mut self.desk,

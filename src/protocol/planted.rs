@@ -51,6 +51,7 @@ pub(crate) enum Planted {
     ActorKept,
     VoteBeforeTheRefill,
     BackupsUnnoticed,
+    SilentAcks,
 }
 
 thread_local! {

@@ -318,7 +318,7 @@ impl Driver {
                 let _ = self.failed.0.try_send(RunError::Fenced { generation: *generation });
             }
             Notice::Denied { by, remembers, claim } => {
-                let denied = RunError::Denied { by: name(*by), remembers: *remembers, claim: *claim };
+                let denied = RunError::Denied { by: name(*by), remembers: *remembers, claim: claim.clone() };
                 let _ = self.failed.0.try_send(denied);
             }
             Notice::Trouble(trouble) => tracing::warn!("{trouble}"),

@@ -44,6 +44,12 @@ pub(super) struct Host {
     pub(super) copied: Copied,
     /// A copy of its disk that somebody has made, or the disk that one was put in the place of.
     pub(super) copy: Option<Box<Copy>>,
+    /// Who has counted on what its copy lacks, as a host and the boot in which it did.
+    pub(super) doubters: Vec<(usize, u64)>,
+    /// Names the latest life that has said a word here.
+    pub(super) nonce: u64,
+    /// When the latest process began.
+    pub(super) started_at: Moment,
     /// Its log is damaged, so that it may refuse to start from it.
     pub(super) log_is_damaged: bool,
     /// Its store is going to be opened without one of its records.

@@ -42,6 +42,9 @@ impl Weather {
 /// No message is under way for longer than this, so that healing has an end.
 pub(super) const DELAY_MAX: Duration = Duration::from_secs(4);
 
+/// A link that delivers everything within this time leaves nobody an excuse.
+const PROMPT: Duration = Duration::from_millis(200);
+
 /// One direction between two hosts.
 #[derive(Clone, Debug, Default)]
 struct Link {
@@ -55,6 +58,8 @@ struct Link {
     fault: Fault,
     /// When the latest message so far arrives: without reordering none may come before.
     latest: Moment,
+    /// When a message was last sent on it that got lost, or took longer than [`PROMPT`].
+    failed: Option<Moment>,
 }
 
 /// All links between the hosts, both directions apart.
@@ -100,6 +105,7 @@ impl Network {
         }
         if link.cuts > 0 || lost {
             self.lost += 1;
+            link.failed = Some(now);
             return Arrivals::default();
         }
         self.duplicated += copies as u64 - 1;
@@ -122,9 +128,20 @@ impl Network {
                 at = at.max(link.latest);
                 link.latest = at;
             }
+            if at > now + PROMPT {
+                link.failed = Some(now);
+            }
             *arrival = Some(at);
         }
         arrivals
+    }
+
+    /// Whether all that two hosts have sent each other since then arrives, and soon.
+    pub(super) fn is_prompt_since(&self, one: usize, other: usize, since: Moment) -> bool {
+        let has_failed = |from: usize, to: usize| {
+            self.links[from * self.hosts + to].failed.is_some_and(|failed| failed >= since)
+        };
+        !has_failed(one, other) && !has_failed(other, one)
     }
 
     /// Drops everything on these links (sender, receiver), until as many calls of [`heal`](Network::heal).
@@ -165,7 +182,7 @@ impl Network {
         for &from in hosts {
             for &to in hosts {
                 let link = &mut self.links[from * self.hosts + to];
-                *link = Link { is_fair: true, latest: link.latest, ..Link::default() };
+                *link = Link { is_fair: true, latest: link.latest, failed: link.failed, ..Link::default() };
             }
         }
     }
@@ -196,6 +213,19 @@ mod tests {
         assert_eq!((count(&mut network, 0, 1), count(&mut network, 2, 1)), (0, 1_000));
         network.heal(&[(0, 1)]);
         assert_eq!(count(&mut network, 0, 1), 1_000);
+    }
+
+    #[test]
+    fn a_link_is_prompt_until_something_is_lost_or_late_on_it_in_either_direction() {
+        let mut network = Network::new(3, Weather::fair());
+        count(&mut network, 0, 1);
+        assert!(network.is_prompt_since(0, 1, Moment(5)));
+        network.clog((1, 0), PROMPT);
+        count(&mut network, 1, 0);
+        assert!(!network.is_prompt_since(0, 1, Moment(5)) && network.is_prompt_since(0, 1, Moment(6)));
+        network.cut(&[(2, 1)]);
+        count(&mut network, 2, 1);
+        assert!(!network.is_prompt_since(1, 2, Moment(5)) && network.is_prompt_since(0, 2, Moment(5)));
     }
 
     #[test]

@@ -41,6 +41,7 @@ use crate::protocol::time::{Timestamp, WallTime};
 use crate::protocol::wire::client::{Answer, Health, Outcome, Request};
 use crate::protocol::wire::exchange::Exchange;
 use crate::protocol::wire::gossip::{Body, Gossip};
+use crate::protocol::wire::life::Milestone;
 use crate::protocol::wire::peer::PeerMessage;
 
 /// What is planted in a run.
@@ -253,6 +254,7 @@ impl Bench {
         to: &Destination,
         message: PeerMessage,
     ) -> Option<PeerMessage> {
+        let message = if self.is(Planted::SilentAcks) { silenced(message) } else { message };
         match message {
             PeerMessage::Replicate { request, digest, epoch, actor, key, record }
                 if self.is(Planted::BareWrite) =>
@@ -354,7 +356,8 @@ impl Bench {
             PeerMessage::Replicate { request, .. }
                 if self.has(Scaffold::UnmergedAcks) && is_safe && self.rng.chance(100) =>
             {
-                Passage::Answered(PeerMessage::Stored { request: *request, entry: Timestamp::default() })
+                let (entry, milestone) = Default::default();
+                Passage::Answered(PeerMessage::Stored { request: *request, entry, milestone })
             }
             PeerMessage::Stored { request, .. } | PeerMessage::Fetched { request, .. } => {
                 let meant = self.stand_ins.get(&(to, *request, from)).copied();
@@ -363,4 +366,16 @@ impl Bench {
             _ => Passage::As(from, message),
         }
     }
+}
+
+/// The same message, which does not say how far its sender has got.
+fn silenced(mut message: PeerMessage) -> PeerMessage {
+    match &mut message {
+        PeerMessage::Stored { milestone, .. }
+        | PeerMessage::Fetched { milestone, .. }
+        | PeerMessage::Forwarded { milestone, .. }
+        | PeerMessage::Hinted { milestone, .. } => *milestone = Milestone::default(),
+        _ => {}
+    }
+    message
 }

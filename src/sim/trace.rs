@@ -193,14 +193,14 @@ pub(super) fn show_message(message: &PeerMessage) -> String {
         PeerMessage::Forward { request, ask, .. } => {
             format!("forward{} {}", number(*request), show_request(ask))
         }
-        PeerMessage::Forwarded { request, answer } => {
+        PeerMessage::Forwarded { request, answer, .. } => {
             format!("forwarded{} {}", number(*request), show_answer(answer))
         }
         PeerMessage::Gossip(gossip) => format!("gossip {gossip:?}"),
         PeerMessage::Hint { request, key, record, .. } => {
             format!("hint{} {} {}", number(*request), show_key(key), show_record(record))
         }
-        PeerMessage::Hinted { request } => format!("hinted{}", number(*request)),
+        PeerMessage::Hinted { request, .. } => format!("hinted{}", number(*request)),
         PeerMessage::AskHints { request, slots } => {
             format!("any hints of {} slots?{}", slots.len(), number(*request))
         }

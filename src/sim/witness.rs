@@ -303,7 +303,7 @@ impl Witness {
                     self.report(Invariant::RepairOnlyAdds, host, &write.key, (now, now), &evidence);
                 }
             }
-            PeerMessage::Forwarded { request, answer } => {
+            PeerMessage::Forwarded { request, answer, .. } => {
                 self.answered(host, reads::Origin::Node(to, *request), now, answer, opened);
             }
             _ => {}

@@ -9,6 +9,7 @@ mod lives;
 mod losses;
 mod messages;
 mod playing;
+mod reliance;
 mod scheduled;
 pub(super) mod scripted;
 mod service;
@@ -125,6 +126,12 @@ enum Event {
     Resumes {
         host: usize,
     },
+    /// Somebody has copied its disk a moment ago.
+    LosesPower {
+        host: usize,
+        boot: u64,
+        down: Duration,
+    },
     FigureGoesOn {
         figure: u64,
         act: usize,
@@ -235,6 +242,9 @@ impl World {
                 has_lost: false,
                 copied: Copied::No,
                 copy: None,
+                nonce: 0,
+                started_at: Moment::default(),
+                doubters: Vec::new(),
                 log_is_damaged: false,
                 loses_a_record: false,
                 sync_fails: false,
@@ -461,6 +471,11 @@ impl World {
             Event::Starts { host } if self.hosts[host].is_frozen => {}
             Event::Starts { host } => self.start(host),
             Event::Resumes { host } => self.resume(host),
+            Event::LosesPower { host, boot, down } => {
+                if self.is_safe && self.hosts[host].boot == boot {
+                    self.crash(host, down, "crashes");
+                }
+            }
             Event::FigureGoesOn { figure, act } => self.figure_goes_on(figure, act),
             Event::StopTakesTooLong { host, boot, down } => {
                 if self.hosts[host].boot == boot && self.hosts[host].process.is_some() {
@@ -476,9 +491,11 @@ impl World {
         self.witness.input(index, self.now, &input, &mut self.dots);
         let before = process.node.gauges();
         let asked = watch::asked(&input);
+        let passed_on_to = reliance::passed_on_to(&input);
         let mut outputs = std::mem::take(&mut self.outputs);
         process.node.handle(host.clock.now(self.now), input, &mut outputs);
         self.watch(index, before, asked, &outputs);
+        self.take_note_of_reliance(index, passed_on_to, &outputs);
         self.carry_out(index, outputs);
         self.demand_that_a_copy_is_noticed(index);
     }

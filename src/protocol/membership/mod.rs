@@ -61,7 +61,7 @@ use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::client::{Health, MemberView};
 use crate::protocol::wire::gossip::{ADDRESSES_MAX, Body, Gossip};
 pub use crate::protocol::wire::gossip::{Cluster, Founders};
-use crate::protocol::wire::life::{Claim, Life};
+use crate::protocol::wire::life::{Claim, Life, Milestone};
 
 /// Names something that was asked to be made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -306,10 +306,35 @@ impl Membership {
         self.lives.claim()
     }
 
+    /// How far this node has got: what it says with whatever others count on.
+    #[must_use]
+    pub fn milestone(&self) -> Milestone {
+        self.lives.claim().now.milestone()
+    }
+
+    /// A member has acknowledged something, and said how far it has got. That is remembered as if a heartbeat had told: it
+    /// costs no write of its own.
+    pub fn acknowledged(&mut self, now: Now, by: NodeId, milestone: Milestone, out: &mut Vec<Effect>) {
+        if !self.enter(now) || self.cluster.is_none() {
+            return;
+        }
+        if self.lives.heard(by, milestone) {
+            self.wake = self.wake.min(self.lines_due());
+        } else if self.lives.asks_about(by, milestone.nonce) {
+            self.send(by, Body::Unknown { nonce: milestone.nonce }, out);
+        }
+    }
+
+    /// The latest life of a member, as it is remembered here.
+    #[must_use]
+    pub fn remembers(&self, member: NodeId) -> Option<&Life> {
+        self.lives.of(member)
+    }
+
     /// Shows some members where this node comes from.
     pub fn ask(&self, members: impl Iterator<Item = NodeId>, out: &mut Vec<Effect>) {
         for id in members {
-            self.send(id, Body::Claim(*self.lives.claim()), out);
+            self.send(id, Body::Claim(self.lives.claim().clone()), out);
         }
     }
 
@@ -467,6 +492,13 @@ impl Membership {
     #[must_use]
     pub fn is_reachable(&self, id: NodeId) -> bool {
         id == self.id || (self.links.is_reachable(id) && self.health(id) != Some(Health::Stopped))
+    }
+
+    /// Whether a member is believed to be gone, and has shown no sign of life to this node itself.
+    #[must_use]
+    pub fn is_gone(&self, id: NodeId) -> bool {
+        let is_gone = matches!(self.health(id), None | Some(Health::Down | Health::Stopped));
+        is_gone && !self.links.is_reachable(id)
     }
 
     /// What gossip believes of a member.

@@ -72,14 +72,14 @@ impl Membership {
         }
         let answers = match body {
             Body::Ping { number, incarnation, version, health } => {
-                let Life { nonce, position, .. } = self.lives.claim().now;
-                self.send(from, Body::Ack { number, wall: self.now.wall, nonce, position }, out);
+                let milestone = self.lives.claim().now.milestone();
+                self.send(from, Body::Ack { number, wall: self.now.wall, milestone }, out);
                 self.on_ping(from, (incarnation, version), health, out);
                 return;
             }
-            Body::Ack { number, wall, nonce, position } => {
-                if !self.lives.heard(from, nonce, position) {
-                    self.send(from, Body::Unknown { nonce }, out);
+            Body::Ack { number, wall, milestone } => {
+                if !self.lives.heard(from, milestone) {
+                    self.send(from, Body::Unknown { nonce: milestone.nonce }, out);
                 }
                 if let Some(answer) = self.links.answered(now, from, number) {
                     self.clocks.sample(self.now, answer.sent, from, wall);
@@ -109,7 +109,7 @@ impl Membership {
             }
             Body::Known { nonce, life } => return self.on_known(from, nonce, life, out),
             Body::Unknown { nonce } => {
-                let claim = *self.lives.claim();
+                let claim = self.lives.claim().clone();
                 if nonce != claim.now.nonce {
                     return;
                 }

@@ -57,7 +57,7 @@ impl Node {
                     None => self.decline(from, request, out),
                 }
             }
-            PeerMessage::Hinted { request } => self.tell(now, request, Event::Hinted(from), out),
+            PeerMessage::Hinted { request, .. } => self.tell(now, request, Event::Hinted(from), out),
             PeerMessage::AskHints { request, slots } => {
                 let keeps = self.keeps_hints();
                 if let Some((_, mut scope)) = self.scope(now, out).filter(|_| keeps) {

@@ -1,6 +1,7 @@
-//! How a node that starts asks the other owners of its slots whether its directory is an old copy.
+//! How a node that starts asks the other members whether its directory is an old copy.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{Life, Node};
 use crate::protocol::id::NodeId;
@@ -11,14 +12,21 @@ use crate::protocol::wire::life::Life as PastLife;
 
 /// Whom a node has asked in this life.
 ///
-/// All other owners are asked. A slot votes when all of them have believed it, or, after a while, when so many have that
-/// the node is one of a majority with them: more than those cannot be waited for when some are down. Whoever was not asked
-/// shows what it remembers when it next hears from the node.
+/// All members are asked, and not only the other owners of a slot: who has passed a client's request on, or has had a hint
+/// kept, counts on what this node acknowledged to it, and may own nothing together with it. A slot votes
+///
+/// * when all members have believed the node;
+/// * once the question was repeated, also when all other owners of the slot have, if those members that are silent are
+///   believed to be gone: a dead one costs every start this much, and no more;
+/// * after a while, when so many of its owners have that the node is one of a majority with them: more than those cannot
+///   be waited for when some are down.
+///
+/// Whoever was not asked shows what it remembers when it next hears from the node.
 #[derive(Debug)]
 pub(super) struct Inquiry {
     believed: BTreeSet<NodeId>,
-    /// Until then all other owners are waited for; set when the ring is known.
-    patient_until: Option<Moment>,
+    /// When the first of them were asked: as soon as the ring is known.
+    begun: Option<Moment>,
     is_patient: bool,
     /// When those that have not answered are asked again.
     ask_at: Moment,
@@ -26,12 +34,7 @@ pub(super) struct Inquiry {
 
 impl Default for Inquiry {
     fn default() -> Inquiry {
-        Inquiry {
-            believed: BTreeSet::new(),
-            patient_until: None,
-            is_patient: true,
-            ask_at: Moment::default(),
-        }
+        Inquiry { believed: BTreeSet::new(), begun: None, is_patient: true, ask_at: Moment::default() }
     }
 }
 
@@ -52,8 +55,10 @@ impl Node {
         if !self.is_asking() {
             return Moment::NEVER;
         }
-        let Inquiry { patient_until, is_patient, ask_at, .. } = &self.inquiry;
-        patient_until.filter(|_| *is_patient).map_or(*ask_at, |until| until.min(*ask_at))
+        let Inquiry { begun, is_patient, ask_at, .. } = &self.inquiry;
+        let patient_until =
+            begun.filter(|_| *is_patient).map(|begun| begun + self.config.membership.silence_max);
+        patient_until.map_or(*ask_at, |until| until.min(*ask_at))
     }
 
     pub(super) fn tick_inquiry(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -62,20 +67,27 @@ impl Node {
         }
         self.look_at_answers(now, out);
         if self.is_asking() && now.monotonic >= self.inquiry.ask_at {
-            self.ask_the_owners(now, out);
+            self.ask_the_members(now, out);
         }
     }
 
-    fn ask_the_owners(&mut self, now: Now, out: &mut Vec<Output>) {
-        self.inquiry.ask_at = now.monotonic + self.config.membership.period / 2;
-        let Some(view) = &self.view else { return };
-        let (own, unasked) = (self.id(), self.losses.trust.unasked());
-        let owners: BTreeSet<NodeId> =
-            unasked.iter().flat_map(|slot| view.slot(slot).read_set().iter().copied()).collect();
-        let open = owners.into_iter().filter(|node| *node != own && !self.inquiry.believed.contains(node));
+    fn ask_the_members(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.inquiry.ask_at = now.monotonic + self.ask_again_after();
+        let silent = self.silent_members();
         let mut effects = Vec::new();
-        self.membership.ask(open, &mut effects);
+        self.membership.ask(silent.into_iter(), &mut effects);
         self.carry_out(now, effects, out);
+    }
+
+    fn ask_again_after(&self) -> Duration {
+        self.config.membership.period / 2
+    }
+
+    /// The other members that have not answered.
+    fn silent_members(&self) -> Vec<NodeId> {
+        let own = self.id();
+        let members = self.membership.entries().map(|entry| entry.id);
+        members.filter(|node| *node != own && !self.inquiry.believed.contains(node)).collect()
     }
 
     /// A member knows nothing that contradicts this directory.
@@ -85,26 +97,37 @@ impl Node {
         }
     }
 
-    /// Opens the slots of which enough other owners have been asked.
+    /// Opens the slots of which enough others have been asked.
     pub(super) fn look_at_answers(&mut self, now: Now, out: &mut Vec<Output>) {
         if !self.is_asking() {
             return;
         }
+        let silent = self.silent_members();
+        let asked_twice = self.ask_again_after();
         let (Some(view), own) = (&self.view, self.membership.own().id) else { return };
-        let Inquiry { believed, patient_until, is_patient, .. } = &mut self.inquiry;
-        let until = *patient_until.get_or_insert(now.monotonic + self.config.membership.silence_max);
-        *is_patient &= now.monotonic < until;
-        // What is shared with nobody who still has to answer; slots that this node does not own are among it.
-        let mut asked = self.losses.trust.unasked().clone();
-        let silent = self.antientropy.shared().filter(|(node, _)| !believed.contains(node));
-        silent.for_each(|(_, shared)| asked.subtract(shared));
+        let Inquiry { believed, begun, is_patient, .. } = &mut self.inquiry;
+        let waited = now.monotonic.since(*begun.get_or_insert(now.monotonic));
+        *is_patient &= waited < self.config.membership.silence_max;
+        // A member that is believed to be gone may be so for this node alone: what it remembers of others is as old as its
+        // directory. By the second question it has heard of the members anew, and from those that are there.
+        let nobody_else_is_there = silent.is_empty()
+            || (waited >= asked_twice && silent.iter().all(|node| self.membership.is_gone(*node)));
+        let unasked = self.losses.trust.unasked();
+        let mut asked = unasked.clone();
+        if nobody_else_is_there {
+            // What is shared with nobody who still has to answer; slots that this node does not own are among it.
+            let silent = self.antientropy.shared().filter(|(node, _)| !believed.contains(node));
+            silent.for_each(|(_, shared)| asked.subtract(shared));
+        } else {
+            asked.retain(|slot| !view.slot(slot).is_owner(own));
+        }
         if !*is_patient {
             let is_majority = |slot: &Slot| {
                 let owners = view.slot(*slot).read_set();
                 let others = owners.iter().filter(|node| **node != own);
                 others.filter(|node| believed.contains(node)).count() >= owners.len() / 2
             };
-            asked.extend(self.losses.trust.unasked().iter().filter(is_majority));
+            asked.extend(unasked.iter().filter(is_majority));
         }
         if asked.is_empty() {
             return;
@@ -122,7 +145,7 @@ impl Node {
     pub(super) fn on_denied(&mut self, by: NodeId, remembers: PastLife, out: &mut Vec<Output>) {
         if self.life != Life::Stopped {
             self.life = Life::Stopped;
-            let claim = *self.membership.claim();
+            let claim = self.membership.claim().clone();
             out.push(Output::Notice(Notice::Denied { by, remembers, claim }));
         }
     }

@@ -85,7 +85,7 @@ impl Node {
     ///
     /// What is to be done for the start is appended to `out`: nothing but a disk request, until the new incarnation and
     /// the new actor are durable. Both are new at *every* start, so that no crash, backup or clone of the directory can
-    /// make a dot be issued twice. It has a vote for nothing before it has asked the other owners whether its directory
+    /// make a dot be issued twice. It has a vote for nothing before it has asked the other members whether its directory
     /// is an old copy.
     pub fn start(
         config: NodeConfig,
@@ -116,7 +116,7 @@ impl Node {
         let life = if is_first {
             OwnLife::first(start.incarnation, rng.bits())
         } else {
-            OwnLife::next(recovered.own_life, start.incarnation, end, rng.bits())
+            OwnLife::next(recovered.own_life.as_ref(), start.incarnation, end, rng.bits())
         };
         let remembered =
             recovered.members.iter().map(|news| &news.entry).find(|entry| entry.id == identity.node).cloned();

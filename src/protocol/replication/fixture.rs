@@ -37,6 +37,7 @@ use crate::protocol::time::{Moment, Now, Timestamp, WallTime};
 use crate::protocol::wire::client::{
     Answer, Code, Level, Outcome, Read, ReadAnswer, Request, Write, Written,
 };
+use crate::protocol::wire::life::Milestone;
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
 use crate::protocol::wire::reap::{Reap, ReapCause, ReapWait};
 
@@ -218,6 +219,7 @@ impl Story {
             view: &self.view,
             secret: &self.secret,
             peers: &self.peers,
+            milestone: Milestone::default(),
             trust: &self.trust,
             author: &mut self.author,
             desk: &mut self.desk,
@@ -287,20 +289,20 @@ impl Story {
             PeerMessage::Reap(Reap::Told { request, wait }) => {
                 coordinator.handle(request, Event::ReapTold { from, wait }, scope);
             }
-            PeerMessage::Hinted { request } => coordinator.handle(request, Event::Hinted(from), scope),
+            PeerMessage::Hinted { request, .. } => coordinator.handle(request, Event::Hinted(from), scope),
             PeerMessage::AskHints { request, slots } => hints::on_ask(from, request, slots, scope),
             PeerMessage::NoHints { request, slots } => register::on_no_hints(from, request, &slots, scope),
-            PeerMessage::Stored { request, entry } => {
+            PeerMessage::Stored { request, entry, .. } => {
                 coordinator.handle(request, Event::Stored { from, entry }, scope);
             }
-            PeerMessage::Fetched { request, raised, committed, record } => {
+            PeerMessage::Fetched { request, raised, committed, record, .. } => {
                 let reply = Reply { record, raised, committed };
                 coordinator.handle(request, Event::Fetched { from, reply }, scope);
             }
             PeerMessage::Refused { request, reason } => {
                 coordinator.handle(request, Event::Refused { from, reason }, scope);
             }
-            PeerMessage::Forwarded { request, answer } => {
+            PeerMessage::Forwarded { request, answer, .. } => {
                 coordinator.handle(request, Event::Forwarded { from, answer }, scope);
             }
             other => panic!("no part of this story: {other:?}"),
@@ -464,7 +466,7 @@ impl Story {
     /// An owner has the record.
     pub(super) fn stored_by(&mut self, from: NodeId, entry: Timestamp) -> Vec<Output> {
         let request = self.last_request();
-        self.hear(from, PeerMessage::Stored { request, entry })
+        self.hear(from, stored(request, entry))
     }
 
     /// An owner tells what it holds.
@@ -482,12 +484,17 @@ impl Story {
     /// Whom the operation was passed on to answers.
     pub(super) fn answered_by(&mut self, from: NodeId, answer: Answer) -> Vec<Output> {
         let request = self.last_request();
-        self.hear(from, PeerMessage::Forwarded { request, answer })
+        self.hear(from, PeerMessage::Forwarded { request, milestone: Milestone::default(), answer })
     }
 }
 
 pub(super) fn fetched(request: RequestId, record: Option<&Record>) -> PeerMessage {
-    PeerMessage::Fetched { request, raised: ReapEpoch(0), committed: ReapEpoch(0), record: record.cloned() }
+    let (raised, committed, milestone) = Default::default();
+    PeerMessage::Fetched { request, raised, committed, milestone, record: record.cloned() }
+}
+
+pub(super) fn stored(request: RequestId, entry: Timestamp) -> PeerMessage {
+    PeerMessage::Stored { request, entry, milestone: Milestone::default() }
 }
 
 pub(super) fn send(to: NodeId, message: PeerMessage) -> Output {

@@ -317,7 +317,10 @@ pub fn on_kept(errand: Errand, lsn: Lsn, applied: Applied, scope: &mut Scope<'_>
 /// The log is synced far enough for something that was waited for here.
 pub fn on_durable(vigil: Vigil, scope: &mut Scope<'_>) {
     match vigil {
-        Vigil::Hinted { to, request } => scope.send(to, PeerMessage::Hinted { request }),
+        Vigil::Hinted { to, request } => {
+            let milestone = scope.milestone;
+            scope.send(to, PeerMessage::Hinted { request, milestone });
+        }
         Vigil::DropHint(key) => {
             let place = (Slot::of_key(&key), key);
             // A new hint may have come while the removal of the old one was on its way to the log.

@@ -105,9 +105,13 @@ pub fn on_read(
 /// The log is synced far enough for one of the answers above.
 pub fn on_durable(vigil: Vigil, scope: &mut Scope<'_>) {
     match vigil {
-        Vigil::Stored { to, request, entry } => scope.send(to, PeerMessage::Stored { request, entry }),
+        Vigil::Stored { to, request, entry } => {
+            let milestone = scope.milestone;
+            scope.send(to, PeerMessage::Stored { request, entry, milestone });
+        }
         Vigil::Fetched { to, request, reply: Reply { record, raised, committed } } => {
-            scope.send(to, PeerMessage::Fetched { request, raised, committed, record });
+            let milestone = scope.milestone;
+            scope.send(to, PeerMessage::Fetched { request, raised, committed, milestone, record });
         }
         _ => {}
     }

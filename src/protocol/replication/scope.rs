@@ -24,6 +24,7 @@ use crate::protocol::storage::op::DiskRequest;
 use crate::protocol::storage::trust::{Standing, Trust};
 use crate::protocol::time::{Moment, Now, WallTime};
 use crate::protocol::wire::client::{Answer, Code, Problem};
+use crate::protocol::wire::life::Milestone;
 use crate::protocol::wire::peer::PeerMessage;
 use crate::protocol::wire::reap::ReapWait;
 
@@ -91,6 +92,8 @@ pub struct Scope<'a> {
     pub secret: &'a ClusterSecret,
     /// The other members.
     pub peers: &'a dyn Peers,
+    /// How far this node has got: it goes with whatever others count on.
+    pub milestone: Milestone,
     /// Which slots this node votes for.
     pub trust: &'a Trust,
     /// Who issues dots.
@@ -203,7 +206,10 @@ impl Scope<'_> {
     pub fn answer(&mut self, origin: Origin, answer: Answer) {
         match origin {
             Origin::Client { session, id } => self.out.push(Output::Respond { session, id, answer }),
-            Origin::Peer { node, request } => self.send(node, PeerMessage::Forwarded { request, answer }),
+            Origin::Peer { node, request } => {
+                let milestone = self.milestone;
+                self.send(node, PeerMessage::Forwarded { request, milestone, answer });
+            }
         }
     }
 

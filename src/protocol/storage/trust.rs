@@ -20,7 +20,7 @@
 //! process can reach no quorum any more.
 //!
 //! A node that starts from its disk has lost nothing that it knows of. But the directory may be an old copy, and only the
-//! others can tell: all of its slots are closed until it has *asked* the other owners; see
+//! others can tell: all of its slots are closed until it has *asked* the other members; see
 //! [`Claim`](crate::protocol::wire::life::Claim).
 
 use bytes::Bytes;
@@ -51,7 +51,7 @@ pub struct Trust {
     state: State,
     /// Doubted since the generation was last raised durably. After a start that is all that was not mended.
     unsaid: SlotSet,
-    /// Of which the other owners have not been asked yet whether they know better than this directory.
+    /// Of which the others have not been asked yet whether they know better than this directory.
     unasked: SlotSet,
     is_unsaved: bool,
 }
@@ -128,18 +128,18 @@ impl Trust {
         }
     }
 
-    /// Nothing is voted for before the other owners have been asked.
+    /// Nothing is voted for before the others have been asked.
     pub fn ask_first(&mut self) {
         self.unasked = SlotSet::all();
     }
 
-    /// The slots of which the other owners are to be asked. None of them votes.
+    /// The slots of which the others are to be asked. None of them votes.
     #[must_use]
     pub fn unasked(&self) -> &SlotSet {
         &self.unasked
     }
 
-    /// Enough of the other owners of a slot have been asked.
+    /// Enough of the others have been asked for a slot.
     pub fn was_asked(&mut self, slot: Slot) {
         self.unasked.remove(slot);
     }

@@ -15,7 +15,7 @@
 //!
 //! lives          member    ──Claim─────▶ member             this is what I come from; do you know better?
 //!                member    ◀──Known───── member             of you I remember nothing that contradicts this, or this
-//!                member    ◀──Unknown─── member             after an Ack: show me where you come from
+//!                member    ◀──Unknown─── member             after a milestone: show me where you come from
 //!
 //! dissemination  A ──Digest──▶ B    equal: silence
 //!                A ◀─Buckets── B    only if the book is large
@@ -33,11 +33,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cluster::{Cluster, Founders, TooManyFounders};
 use super::client::Health;
-use super::life::{Claim, Life};
+use super::life::{Claim, Life, Milestone};
 use crate::protocol::id::{ClusterId, Incarnation, NodeId};
 use crate::protocol::ring::entry::Entry;
 use crate::protocol::ring::replicas::Replicas;
-use crate::protocol::storage::op::Lsn;
 use crate::protocol::time::WallTime;
 
 /// The largest encoding of a membership message, as the peer message that carries it: what fits in one datagram of every network.
@@ -121,10 +120,8 @@ pub enum Body {
         number: u64,
         /// The wall clock of the answering node.
         wall: WallTime,
-        /// Names the life in which it is.
-        nonce: u64,
-        /// How far it has got in it.
-        position: Lsn,
+        /// How far it has got.
+        milestone: Milestone,
     },
     /// Ping a member for the sender, which got no answer itself.
     PingFor {
@@ -136,7 +133,7 @@ pub enum Body {
         /// Who answered.
         target: NodeId,
     },
-    /// The sender has started, and has no vote before enough of the other owners have answered.
+    /// The sender has started, and has no vote before enough of the other members have answered.
     Claim(Claim),
     /// What the sender remembers of the receiver.
     Known {
@@ -145,7 +142,7 @@ pub enum Body {
         /// The latest life, if what was shown does not come after that one.
         life: Option<Life>,
     },
-    /// The sender has not been shown the claim of this life of the receiver.
+    /// The sender was told of a life of the receiver whose claim it has not been shown.
     Unknown {
         /// Of the life.
         nonce: u64,

@@ -8,14 +8,15 @@
 //!
 //! A restored backup, or a second process on a copy of a directory, has a new incarnation and a new actor like any other
 //! start, so it reuses no dot. But it lacks what was acknowledged since the copy was made, and cannot know that. The
-//! others can: they remember the latest [`Life`] of each other, and a node that starts shows its [`Claim`] to the other
-//! owners of its slots before it votes for them.
+//! others can: they remember the latest [`Life`] of each other, which every [`Milestone`] of it carries on, and a node that
+//! starts shows its [`Claim`] to the other members before it votes for its slots.
 //!
 //! Everything that is compared here rises within one directory: its position in the log, and its incarnation. A node
 //! that comes back without its disk begins a directory of its own, whose number is above all earlier ones.
 
 use serde::{Deserialize, Serialize};
 
+use super::lineage::Lineage;
 use crate::protocol::id::Incarnation;
 use crate::protocol::storage::op::Lsn;
 
@@ -36,8 +37,26 @@ pub struct Life {
     pub position: Lsn,
 }
 
+/// How far a node has got, in an answer to whoever has been shown where that life comes from: what is acknowledged
+/// lies at this position of its log at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Milestone {
+    /// Names the life.
+    pub nonce: u64,
+    /// As in [`Life`]: durable, so that a crash never takes it back.
+    pub position: Lsn,
+}
+
+impl Life {
+    /// What the node says of it as it goes on.
+    #[must_use]
+    pub fn milestone(&self) -> Milestone {
+        Milestone { nonce: self.nonce, position: self.position }
+    }
+}
+
 /// What a node shows of itself, so that another one can tell whether it comes after what that one remembers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// The life in which it is.
     pub now: Life,
@@ -46,6 +65,8 @@ pub struct Claim {
     /// The last life in which it had asked the others, and how far that had got; `None` if its directory begins with
     /// this chain.
     pub last: Option<Life>,
+    /// Its starts since then, and where each of them ended in this directory.
+    pub lineage: Lineage,
 }
 
 impl Claim {
@@ -53,7 +74,7 @@ impl Claim {
     /// runs from an older copy of the directory, or beside another process of the same identity.
     #[must_use]
     pub fn comes_after(&self, remembers: &Life) -> bool {
-        let Claim { now, began, last } = self;
+        let Claim { now, last, lineage, .. } = self;
         if remembers.directory != now.directory {
             return remembers.directory < now.directory;
         }
@@ -61,7 +82,7 @@ impl Claim {
             return true;
         }
         if remembers.chain == now.chain {
-            return remembers.incarnation < now.incarnation && remembers.position <= *began;
+            return lineage.holds(remembers);
         }
         last.is_some_and(|last| {
             let is_not_later = remembers.nonce == last.nonce || remembers.incarnation < last.incarnation;
@@ -87,7 +108,12 @@ mod tests {
 
     /// In its third life, which began where the second one had ended.
     fn claim() -> Claim {
-        Claim { now: life(3, 33, 310), began: Lsn(300), last: Some(life(2, 22, 300)) }
+        Claim {
+            now: life(3, 33, 310),
+            began: Lsn(300),
+            last: Some(life(2, 22, 300)),
+            lineage: Lineage::default(),
+        }
     }
 
     #[test]
@@ -120,10 +146,13 @@ mod tests {
     fn starts_that_asked_nobody_are_one_life_until_somebody_was_asked() {
         let of_chain =
             |incarnation, nonce, position| Life { chain: 33, ..life(incarnation, nonce, position) };
-        let again = Claim { now: of_chain(5, 55, 330), began: Lsn(320), ..claim() };
-        assert!(again.comes_after(&of_chain(3, 33, 320)) && again.comes_after(&of_chain(4, 44, 320)));
+        let lineage =
+            Lineage::default().ended(&of_chain(3, 33, 0), Lsn(315)).ended(&of_chain(4, 44, 0), Lsn(320));
+        let again = Claim { now: of_chain(5, 55, 330), began: Lsn(320), lineage, ..claim() };
+        assert!(again.comes_after(&of_chain(3, 33, 315)) && again.comes_after(&of_chain(4, 44, 320)));
         assert!(again.comes_after(&life(2, 22, 300)) && !again.comes_after(&life(2, 22, 310)));
         assert!(!again.comes_after(&of_chain(4, 44, 321)), "a copy from before the end of the one before");
+        assert!(!again.comes_after(&of_chain(3, 33, 316)), "a copy from before its end that went on");
         assert!(!again.comes_after(&of_chain(5, 56, 320)), "a copy of the same start");
         assert!(!again.comes_after(&of_chain(6, 66, 320)), "a later start of the same chain");
     }
@@ -132,7 +161,7 @@ mod tests {
     fn a_directory_of_its_own_comes_after_all_earlier_ones_whatever_their_positions() {
         let directory = Incarnation(1_000);
         let reborn = Life { directory, incarnation: directory, nonce: 5, chain: 5, position: Lsn(2) };
-        let claim = Claim { now: reborn, began: Lsn(0), last: None };
+        let claim = Claim { now: reborn, began: Lsn(0), last: None, lineage: Lineage::default() };
         assert!(claim.comes_after(&life(7, 77, 5_000)));
         assert!(!self::claim().comes_after(&reborn), "what was put aside does not come back");
         let another = Life { nonce: 6, chain: 6, ..reborn };

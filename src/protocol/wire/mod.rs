@@ -6,5 +6,6 @@ pub mod fault;
 pub mod frame;
 pub mod gossip;
 pub mod life;
+pub mod lineage;
 pub mod peer;
 pub mod reap;

@@ -19,6 +19,9 @@
 //! ```
 //!
 //! Every message may be lost, repeated, delayed and reordered; requests are answered as often as they arrive.
+//!
+//! Whatever lets a client see success says how far the log of its sender has got, a [`Milestone`]: whoever counts on what
+//! a node has on its disk can tell when it has not any more.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -26,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::client::{Answer, Request};
 use super::exchange::Exchange;
 use super::gossip::Gossip;
+use super::life::Milestone;
 use super::reap::Reap;
 use crate::protocol::causality::Record;
 use crate::protocol::id::{Actor, ClusterId, Incarnation, NodeId, ReapEpoch, RequestId};
@@ -63,6 +67,8 @@ pub enum PeerMessage {
         /// coordinator's own actor and the entry is above what the coordinator ever issued, the
         /// acknowledgement does not count.
         entry: Timestamp,
+        /// How far the replica has got, this record included.
+        milestone: Milestone,
     },
     /// Tell what you hold.
     Fetch {
@@ -81,6 +87,8 @@ pub enum PeerMessage {
         raised: ReapEpoch,
         /// The replica's reap epoch: committed.
         committed: ReapEpoch,
+        /// How far it has got, this record included.
+        milestone: Milestone,
         /// Its record; `None` if the key is absent.
         record: Option<Record>,
     },
@@ -104,6 +112,8 @@ pub enum PeerMessage {
     Forwarded {
         /// Of the `Forward`.
         request: RequestId,
+        /// How far the owner has got that has executed it.
+        milestone: Milestone,
         /// For the client.
         answer: Answer,
     },
@@ -132,6 +142,8 @@ pub enum PeerMessage {
     Hinted {
         /// Of the `Hint`.
         request: RequestId,
+        /// How far the stand-in has got, this hint included.
+        milestone: Milestone,
     },
     /// Does the receiver still keep hints of these slots?
     AskHints {
@@ -150,6 +162,18 @@ pub enum PeerMessage {
 }
 
 impl PeerMessage {
+    /// How far the sender has got, if the receiver may count on that.
+    #[must_use]
+    pub fn milestone(&self) -> Option<Milestone> {
+        match self {
+            PeerMessage::Stored { milestone, .. }
+            | PeerMessage::Fetched { milestone, .. }
+            | PeerMessage::Forwarded { milestone, .. }
+            | PeerMessage::Hinted { milestone, .. } => Some(*milestone),
+            _ => None,
+        }
+    }
+
     /// Whether it is bulk: records of an exchange or a refill, many at a time. It travels apart from requests, so that
     /// none of them waits behind it.
     #[must_use]
@@ -190,4 +214,40 @@ pub enum PeerRefusal {
     /// It has lost something of the slot and gets it back from the other owners: it has no vote until then, or takes no
     /// part at all yet.
     Refilling,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::codec;
+    use crate::protocol::storage::op::Lsn;
+    use crate::protocol::wire::client::{Code, Problem};
+
+    fn hex(message: &PeerMessage) -> String {
+        assert_eq!(codec::decode::<PeerMessage>(&codec::encode(message)).as_ref(), Ok(message));
+        codec::encode(message).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What is counted on is pinned: number of the kind, request, what it says, nonce and position of the milestone. Nodes of
+    /// two versions that read these differently would forget what they acknowledged to each other.
+    #[test]
+    fn the_bytes_of_acknowledgements_are_the_pinned_ones() {
+        let (request, entry) = (RequestId(0x11), Timestamp(0x22));
+        let milestone = Milestone { nonce: 0x33, position: Lsn(0x44) };
+        let said = "33000000000000004400000000000000";
+        let stored = PeerMessage::Stored { request, entry, milestone };
+        assert_eq!(hex(&stored), format!("0200000011000000000000002200000000000000{said}"));
+        let (raised, committed) = (ReapEpoch(0x55), ReapEpoch(0x66));
+        let fetched = PeerMessage::Fetched { request, raised, committed, milestone, record: None };
+        let epochs = "55000000000000006600000000000000";
+        assert_eq!(hex(&fetched), format!("040000001100000000000000{epochs}{said}00"));
+        let hinted = PeerMessage::Hinted { request, milestone };
+        assert_eq!(hex(&hinted), format!("0c0000001100000000000000{said}"));
+        let answer = Answer::Refused(Problem::new(Code::Timeout, ""));
+        let forwarded = PeerMessage::Forwarded { request, milestone, answer: answer.clone() };
+        let answer: String = codec::encode(&answer).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex(&forwarded), format!("070000001100000000000000{said}{answer}"));
+        let all = [stored, fetched, hinted, forwarded];
+        assert!(all.iter().all(|message| message.milestone() == Some(milestone)));
+    }
 }

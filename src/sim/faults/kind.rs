@@ -58,8 +58,8 @@ pub enum Kind {
     RotLog,
     /// Condition: messages with records in them arrive once more, much later, even at a node that has restarted meanwhile.
     Echo,
-    /// Condition: machines start from a copy of their disk that was made earlier, and that the others can tell from what
-    /// they remember; the disk that was in its place may come back later.
+    /// Condition: machines start from a copy of their disk that was made earlier, often a moment before they lost power, and
+    /// that somebody can tell from what he remembers; the disk that was in its place may come back later.
     Backup,
 }
 

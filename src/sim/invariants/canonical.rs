@@ -58,6 +58,7 @@ mod tests {
             request: RequestId(1),
             raised: Default::default(),
             committed: Default::default(),
+            milestone: Default::default(),
             record: Some(record(&[(1, value)])),
         };
         let bytes = codec::encode(&said(1));

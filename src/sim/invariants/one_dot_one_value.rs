@@ -27,6 +27,12 @@ impl Dots {
         Some(Violation::general(Invariant::OneDotOneValue, evidence))
     }
 
+    /// The key that a dot is of, if a record with it has passed.
+    #[must_use]
+    pub fn key_of(&self, dot: Dot) -> Option<&Bytes> {
+        self.names.get(&dot).map(|(key, _)| key)
+    }
+
     /// A record of `key` passed, in a message or a reply of a disk.
     pub fn passed(&mut self, key: &Bytes, record: &Record) -> Option<Violation> {
         for sibling in record.siblings() {

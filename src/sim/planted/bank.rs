@@ -399,6 +399,15 @@ pub(super) const BANK: &[Entry] = &[
         judges: &[Sane],
         budget: 200,
     },
+    Entry {
+        bug: Planted::SilentAcks,
+        number: "own 9",
+        name: "an acknowledgement does not say how far its node has got",
+        seen_in: OWN,
+        profile: profiles::OLD_COPIES,
+        judges: &[Sane],
+        budget: 200,
+    },
 ];
 
 /// What waits, and for what.

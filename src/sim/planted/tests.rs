@@ -167,6 +167,7 @@ hunts! {
     the_voteless_who_answer: VotelessAnswers,
     a_vote_before_the_refill: VoteBeforeTheRefill,
     a_copy_that_nobody_notices: BackupsUnnoticed,
+    an_acknowledgement_that_says_nothing_more: SilentAcks,
 }
 
 #[test]

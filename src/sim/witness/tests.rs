@@ -36,6 +36,9 @@ impl Scene {
             has_lost: false,
             copied: Copied::No,
             copy: None,
+            nonce: 0,
+            started_at: Moment::default(),
+            doubters: Vec::new(),
             log_is_damaged: false,
             loses_a_record: false,
         };
@@ -213,8 +216,8 @@ fn read(own: &Record, other: &Record, shown: &Record) -> Vec<Invariant> {
     let reply = DiskReply::Read { ticket, lsn: Lsn(1), stored: Stored::Present(own.clone()) };
     scene.happens(0, Input::Disk(reply));
     let record = Some(other.clone());
-    let (raised, committed) = Default::default();
-    let fetched = PeerMessage::Fetched { request, raised, committed, record };
+    let (raised, committed, milestone) = Default::default();
+    let fetched = PeerMessage::Fetched { request, raised, committed, milestone, record };
     scene.happens(0, Input::Peer { from: NodeId(2), message: fetched });
     let secret = ClusterSecret::draw(&mut Rng::from_number(1));
     let answer = ReadAnswer {
@@ -253,6 +256,7 @@ fn of_two_reads_that_one_message_began_the_first_answer_has_to_fit_and_the_secon
         request: RequestId(6),
         raised: Default::default(),
         committed: Default::default(),
+        milestone: Default::default(),
         record: None,
     };
     scene.happens(0, Input::Peer { from: NodeId(2), message: fetched });
@@ -288,8 +292,8 @@ fn what_a_write_asks_of_others_is_no_reply_to_a_read_of_one_owner() {
     scene.witness.sent(0, NodeId(2), Moment(1), &fetch(RequestId(5)), None);
     scene.happens(0, Input::Deadline);
     scene.witness.sent(0, NodeId(2), Moment(1), &fetch(RequestId(6)), None);
-    let (raised, committed) = Default::default();
-    let fetched = PeerMessage::Fetched { request: RequestId(6), raised, committed, record: None };
+    let (raised, committed, milestone) = Default::default();
+    let fetched = PeerMessage::Fetched { request: RequestId(6), raised, committed, milestone, record: None };
     scene.happens(0, Input::Peer { from: NodeId(2), message: fetched });
     let answer = ReadAnswer {
         available: true,

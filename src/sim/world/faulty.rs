@@ -30,7 +30,7 @@ impl World {
             self.compare_views();
         }
         match fault {
-            Fault::Crash { host, down } => self.crash(host, down, "crashes"),
+            Fault::Crash { host, down } => self.lose_power(host, down),
             Fault::Stop { host, down } => self.stop(host, down),
             Fault::Pause { host, span } => self.pause(host, span),
             Fault::Cut { shape, links, span } => {

@@ -25,6 +25,7 @@ impl World {
         let mut rng = self.rng.fork();
         let host = &mut self.hosts[index];
         host.boot += 1;
+        host.started_at = self.now;
         host.clock.restart(origin);
         #[cfg_attr(not(test), expect(unused_mut, reason = "bugs are planted in tests only"))]
         let mut meta = match host.disk.open() {
@@ -88,6 +89,7 @@ impl World {
                 let Some(process) = &mut host.process else { return };
                 process.has_started = true;
                 let (id, incarnation) = (process.node.id(), process.node.incarnation());
+                host.nonce = process.node.membership().milestone().nonce;
                 host.id = Some(id);
                 self.ids.insert(id, index);
                 self.violations.extend(self.starts.started(index, id, incarnation));

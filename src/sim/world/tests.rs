@@ -79,6 +79,50 @@ fn is_committed(operation: &Operation) -> bool {
     matches!(operation.ending, Ending::Committed(_))
 }
 
+/// A machine has gone down whose disk was copied a moment before; since then it has acknowledged a write.
+fn copied_a_moment_ago(seed: u64) -> World {
+    let mut world = at_work(seed, 3);
+    // Whoever knows better can say so in time: on the network that a seed draws a question may take four seconds.
+    world.network = Network::new(3, Weather::fair());
+    // How much clients write is drawn as well, and what was on the disk before may be acknowledged after it was copied.
+    for _ in 0..30 {
+        world.copy_disk(0);
+        // For less than a heartbeat's time.
+        for _ in 0..18 {
+            world.go_on(Duration::from_millis(50));
+            if !world.doubters(0).is_empty() {
+                world.crash(0, Duration::from_secs(3_600), "crashes");
+                return world;
+            }
+        }
+    }
+    panic!("seed {seed}: nobody has written anything")
+}
+
+#[test]
+fn a_copy_of_a_moment_ago_is_found_out_by_who_counts_on_what_it_lacks() {
+    for seed in 1..=5 {
+        let mut world = copied_a_moment_ago(seed);
+        world.restore_copy(0);
+        assert_eq!(world.hosts[0].copied, Copied::Lately, "seed {seed}: not all have written down more");
+        world.start(0);
+        world.run_until(world.now + Duration::from_secs(1), |world| world.counts.disks_lost > 0);
+        assert_eq!(world.violations, [], "seed {seed}");
+        assert_eq!((world.hosts[0].copied, world.counts.disks_lost), (Copied::No, 1), "seed {seed}: denied");
+    }
+}
+
+#[test]
+fn nobody_counts_on_anything_who_has_ended_since() {
+    let mut world = copied_a_moment_ago(1);
+    let doubters = world.doubters(0);
+    assert!(!doubters.is_empty());
+    doubters.iter().for_each(|(by, _)| world.crash(*by, Duration::from_secs(3_600), "crashes"));
+    assert_eq!(world.doubters(0), []);
+    world.restore_copy(0);
+    assert_eq!(world.hosts[0].copied, Copied::Freshly);
+}
+
 #[test]
 fn a_node_that_panics_is_a_violation_of_its_seed_and_the_other_seeds_are_run() {
     let run = |seed| {

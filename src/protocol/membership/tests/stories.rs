@@ -18,7 +18,7 @@ use crate::protocol::storage::op::{Lsn, MetaKey};
 use crate::protocol::time::{Moment, Now, WallTime};
 use crate::protocol::wire::client::Health;
 use crate::protocol::wire::gossip::{Body, Cluster, Founders, Gossip, News};
-use crate::protocol::wire::life::Life;
+use crate::protocol::wire::life::{Life, Milestone};
 
 const OWN: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);
@@ -132,7 +132,7 @@ fn a_ping_is_answered_with_the_clock_and_nothing_else() {
     let acks: Vec<_> = said(&effects);
     assert_eq!(
         acks,
-        [(PEER, Body::Ack { number: 9, wall: WallTime(1_000_010), nonce: NONCE, position: Lsn(0) })]
+        [(PEER, Body::Ack { number: 9, wall: WallTime(1_000_010), milestone: milestone(NONCE, 0) })]
     );
 }
 
@@ -254,7 +254,7 @@ fn the_word_of_others_makes_nobody_reachable() {
         _ => None,
     });
     let version = member.version();
-    let ack = Body::Ack { number: number.unwrap(), wall: WallTime(1), nonce: 3, position: Lsn(0) };
+    let ack = Body::Ack { number: number.unwrap(), wall: WallTime(1), milestone: milestone(3, 0) };
     let gossip = Gossip { cluster: Some(ClusterId(77)), body: ack };
     member.handle(now(2_010), NodeId(3), gossip, &mut Vec::new());
     assert!(member.is_reachable(NodeId(3)));
@@ -268,7 +268,7 @@ fn a_helper_asks_and_vouches() {
     let Some((NodeId(3), Body::Ping { number, .. })) = said(&effects).first().cloned() else {
         panic!("{effects:?}")
     };
-    let ack = Body::Ack { number, wall: WallTime(5), nonce: 3, position: Lsn(0) };
+    let ack = Body::Ack { number, wall: WallTime(5), milestone: milestone(3, 0) };
     let effects = say(&mut member, NodeId(3), Some(ClusterId(77)), ack);
     assert!(said(&effects).contains(&(PEER, Body::Vouch { target: NodeId(3) })));
 }
@@ -468,9 +468,13 @@ fn a_doubted_member_is_asked_at_once() {
     assert!(said(&out).iter().any(|(to, body)| *to == PEER && matches!(body, Body::Ping { .. })));
 }
 
+fn milestone(nonce: u64, position: u64) -> Milestone {
+    Milestone { nonce, position: Lsn(position) }
+}
+
 /// What is said in answer to a claim of the other member.
 fn answer_to(member: &mut Membership, life: &OwnLife) -> Option<Life> {
-    let said = said(&tell(member, Body::Claim(*life.claim())));
+    let said = said(&tell(member, Body::Claim(life.claim().clone())));
     match &said[..] {
         [(PEER, Body::Known { nonce, life: known })] if *nonce == life.claim().now.nonce => *known,
         other => panic!("{other:?}"),
@@ -480,17 +484,18 @@ fn answer_to(member: &mut Membership, life: &OwnLife) -> Option<Life> {
 #[test]
 fn a_member_remembers_the_furthest_life_of_another_and_tells_whoever_comes_from_less() {
     let mut member = member();
-    let ack = |nonce, position| Body::Ack { number: 0, wall: WallTime(1), nonce, position: Lsn(position) };
+    let ack =
+        |nonce, position| Body::Ack { number: 0, wall: WallTime(1), milestone: milestone(nonce, position) };
     assert_eq!(said(&tell(&mut member, ack(21, 1))), [(PEER, Body::Unknown { nonce: 21 })]);
     let first = OwnLife::first(Incarnation(1), 21);
     assert_eq!(answer_to(&mut member, &first), None);
     assert_eq!(said(&tell(&mut member, ack(21, 40))), []);
     let far = Life { position: Lsn(40), ..first.claim().now };
-    let copy = OwnLife::next(Some(first), Incarnation(2), Lsn(30), 22);
+    let copy = OwnLife::next(Some(&first), Incarnation(2), Lsn(30), 22);
     assert_eq!(answer_to(&mut member, &copy), Some(far));
-    let second = OwnLife::next(Some(first), Incarnation(2), Lsn(45), 23);
+    let second = OwnLife::next(Some(&first), Incarnation(2), Lsn(45), 23);
     assert_eq!(answer_to(&mut member, &second), None);
-    let clone = OwnLife::next(Some(first), Incarnation(2), Lsn(45), 24);
+    let clone = OwnLife::next(Some(&first), Incarnation(2), Lsn(45), 24);
     assert_eq!(answer_to(&mut member, &clone), Some(second.claim().now));
     assert_eq!(said(&tell(&mut member, ack(24, 50))), [(PEER, Body::Unknown { nonce: 24 })]);
 
@@ -506,11 +511,38 @@ fn a_member_remembers_the_furthest_life_of_another_and_tells_whoever_comes_from_
 }
 
 #[test]
+fn what_a_member_acknowledges_is_remembered_as_what_its_heartbeats_tell_and_costs_no_write_of_its_own() {
+    let mut member = member();
+    let acknowledge = |member: &mut Membership, milestone| {
+        let mut out = Vec::new();
+        member.acknowledged(now(1_000), PEER, milestone, &mut out);
+        out
+    };
+    let unknown = [(PEER, Body::Unknown { nonce: 21 })];
+    assert_eq!(said(&acknowledge(&mut member, milestone(21, 7))), unknown);
+    assert_eq!(acknowledge(&mut member, milestone(21, 8)), [], "a burst of them asks once");
+    let first = OwnLife::first(Incarnation(1), 21);
+    assert_eq!(answer_to(&mut member, &first), None);
+    member.tick(now(60_000), &mut Vec::new());
+
+    // Nothing but acknowledgements tells how far it has got from here on.
+    for position in 41..=50 {
+        assert_eq!(acknowledge(&mut member, milestone(21, position)), [], "neither a word nor a write");
+    }
+    let far = Life { position: Lsn(50), ..first.claim().now };
+    assert_eq!(member.remembers(PEER), Some(&far));
+    let copy = OwnLife::next(Some(&first), Incarnation(2), Lsn(49), 22);
+    assert_eq!(answer_to(&mut member, &copy), Some(far));
+    let after_a_crash = OwnLife::next(Some(&first), Incarnation(2), Lsn(50), 23);
+    assert_eq!(answer_to(&mut member, &after_a_crash), None);
+}
+
+#[test]
 fn a_node_that_is_told_of_more_than_it_comes_from_is_denied_and_of_less_it_is_believed() {
     let mut member = member();
-    let claim = *member.claim();
+    let claim = member.claim().clone();
     let effects = tell(&mut member, Body::Unknown { nonce: NONCE });
-    assert_eq!(said(&effects), [(PEER, Body::Claim(claim))]);
+    assert_eq!(said(&effects), [(PEER, Body::Claim(claim.clone()))]);
     assert_eq!(tell(&mut member, Body::Unknown { nonce: 1 }), [], "of an earlier life");
     let believed = Effect::Believed(PEER);
     assert_eq!(tell(&mut member, Body::Known { nonce: NONCE, life: None }), std::slice::from_ref(&believed));

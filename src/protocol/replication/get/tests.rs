@@ -5,7 +5,7 @@ use crate::protocol::id::NodeId;
 use crate::protocol::replication::fixture::*;
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::client::{Answer, Code, Level, Read, ReadAnswer, Request};
-use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
+use crate::protocol::wire::peer::PeerRefusal;
 
 fn shown(story: &Story, record: &Record, replies: &[NodeId]) -> Answer {
     Answer::Read(ReadAnswer {
@@ -319,7 +319,7 @@ fn an_atomic_get_writes_back_again_under_another_digest() {
     let before = story.last_request();
     let out = story.change_ring(&[OWN, B, C]);
     assert_eq!(out, [story.replicate_of_another(B, &newer), story.replicate_of_another(C, &newer)]);
-    assert_eq!(story.hear(C, PeerMessage::Stored { request: before, entry: Timestamp(5) }), []);
+    assert_eq!(story.hear(C, stored(before, Timestamp(5))), []);
     story.execute();
     story.sync();
     assert_eq!(read_answer(&story.stored_by(C, Timestamp(5))).values.len(), 1);

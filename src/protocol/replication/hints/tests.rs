@@ -17,6 +17,7 @@ use crate::protocol::ring::slot_set::SlotSet;
 use crate::protocol::storage::op::{DiskRequest, MetaKey};
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::client::{Level, Outcome, Request, Write};
+use crate::protocol::wire::life::Milestone;
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
 
 const LOOK: Duration = Duration::from_millis(100);
@@ -90,7 +91,7 @@ impl Story {
 
 fn hinted_by(story: &mut Story, node: NodeId) -> Vec<Output> {
     let request = story.last_request();
-    story.hear(node, PeerMessage::Hinted { request })
+    story.hear(node, PeerMessage::Hinted { request, milestone: Milestone::default() })
 }
 
 #[test]
@@ -218,7 +219,7 @@ fn look(story: &mut Story, after: Duration) -> Vec<(NodeId, RequestId, Record)> 
 }
 
 fn acknowledge(story: &mut Story, node: NodeId, request: RequestId) {
-    let out = story.hear(node, PeerMessage::Stored { request, entry: Timestamp(0) });
+    let out = story.hear(node, stored(request, Timestamp(0)));
     assert_eq!(out, []);
 }
 
@@ -228,7 +229,8 @@ fn a_hint_is_acknowledged_when_it_is_durable() {
     let record = written(7, Some("v1"));
     assert_eq!(story.hear(B, hint(&story, 3, &record)), []);
     assert_eq!(story.execute(), []);
-    assert_eq!(story.sync(), [send(B, PeerMessage::Hinted { request: RequestId(3) })]);
+    let hinted = PeerMessage::Hinted { request: RequestId(3), milestone: Milestone::default() };
+    assert_eq!(story.sync(), [send(B, hinted)]);
     assert_eq!((story.stored(), story.hints.len()), (record, 1));
     let bytes = key().len() as u64 + story.stored().encoded_len();
     assert_eq!(story.hints.bytes_to_move(), bytes);

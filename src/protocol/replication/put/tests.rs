@@ -413,8 +413,8 @@ fn what_was_acknowledged_under_one_digest_does_not_count_beside_what_is_acknowle
     // The late acknowledgements of the old life and under the old digest are heard by nobody.
     story.execute();
     story.sync();
-    assert_eq!(story.hear(B, PeerMessage::Stored { request: before, entry: dot.at }), []);
-    assert_eq!(story.hear(C, PeerMessage::Stored { request: before, entry: dot.at }), []);
+    assert_eq!(story.hear(B, stored(before, dot.at)), []);
+    assert_eq!(story.hear(C, stored(before, dot.at)), []);
     assert_eq!(story.stored_by(C, dot.at), []);
     let written = written_answer(&story.stored_by(B, dot.at));
     assert_eq!(

@@ -47,7 +47,7 @@ fn a_hint_of_a_former_life_is_found_and_brought_to_all_owners() {
     nodes.sort();
     assert_eq!(nodes, [B, C, STRANGER]);
     for (node, request) in sent {
-        story.hear(node, PeerMessage::Stored { request, entry: Timestamp(0) });
+        story.hear(node, stored(request, Timestamp(0)));
     }
     story.execute();
     story.sync();

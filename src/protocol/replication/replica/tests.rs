@@ -34,7 +34,7 @@ fn a_record_is_acknowledged_when_it_is_in_the_synced_log_and_not_before() {
     let record = written(5, Some("v1"));
     assert_eq!(story.hear(B, replicate(&story, &record)), []);
     assert_eq!(story.execute(), []);
-    let stored = [send(B, PeerMessage::Stored { request: REQUEST, entry: Timestamp(5) })];
+    let stored = [send(B, stored(REQUEST, Timestamp(5)))];
     assert_eq!(story.sync(), stored);
     // What is repeated is answered again, and at once, as it is on disk already.
     story.hear(B, replicate(&story, &record));
