@@ -404,7 +404,9 @@ impl Witness {
                     Applied::Changed { record, .. } | Applied::Unchanged { record } => (record, false),
                     Applied::Adopted { record, .. } => (record, true),
                     Applied::Refused(refusal) => {
-                        if let (Refusal::Behind, Asked::Put { operation, .. }) = (refusal, asked) {
+                        if let (Refusal::Behind | Refusal::Reaped, Asked::Put { operation, .. }) =
+                            (refusal, asked)
+                        {
                             watched.duties.undone(operation);
                         }
                         return;

@@ -563,7 +563,6 @@ impl Event {
             | Event::Wake { host, .. }
             | Event::DiskWorks { host, .. }
             | Event::DiskSynced { host, .. }
-            | Event::Scrubs { host, .. }
             | Event::Asked { host, .. } => Some(*host),
             _ => None,
         }

@@ -86,7 +86,8 @@ impl Duties {
         self.overdone(operation)
     }
 
-    /// The disk refused a write since the node has to ask the others first: it wrote nothing, and the node may try once more.
+    /// The disk refused a write since the node has to ask the others first, or once more: it wrote nothing, and the node may
+    /// try again.
     pub fn undone(&mut self, operation: OperationId) {
         let executed = &mut self.tallies.entry(operation).or_default().executed;
         *executed = executed.saturating_sub(1);

@@ -212,7 +212,8 @@ impl World {
 
     /// The scrub of a node comes by, and comes again until nothing is left to find.
     pub(super) fn disk_scrubs(&mut self, index: usize) {
-        if self.hosts[index].process.is_some() {
+        // A pause only puts it off. What is held back by one is forgotten if a crash ends it, and the scrub comes after that.
+        if self.hosts[index].process.is_some() && self.hosts[index].paused_until <= self.now {
             let boot = self.hosts[index].boot;
             // It waits until the store has caught up with its log, which with few writes may never happen by itself.
             let disk = &mut self.hosts[index].disk;
