@@ -489,7 +489,12 @@ impl Story {
 }
 
 pub(super) fn fetched(request: RequestId, record: Option<&Record>) -> PeerMessage {
-    let (raised, committed, milestone) = Default::default();
+    fetched_under(request, ReapEpoch::default(), record)
+}
+
+/// By an owner that has agreed to rounds of reaping, and completed none of them.
+pub(super) fn fetched_under(request: RequestId, raised: ReapEpoch, record: Option<&Record>) -> PeerMessage {
+    let (committed, milestone) = Default::default();
     PeerMessage::Fetched { request, raised, committed, milestone, record: record.cloned() }
 }
 

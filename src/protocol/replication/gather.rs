@@ -127,6 +127,7 @@ impl Gather {
             self.quorum.withdraw(node);
             if self.outdated.contains(&node) {
                 self.quorum.decline(node);
+                self.ask_more(1, scope);
             } else {
                 self.outdated.push(node);
                 self.ask(node, scope);

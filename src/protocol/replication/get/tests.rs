@@ -1,8 +1,10 @@
 use std::time::Duration;
 
 use crate::protocol::causality::{Record, Refusal};
-use crate::protocol::id::NodeId;
+use crate::protocol::id::{NodeId, ReapEpoch};
 use crate::protocol::replication::fixture::*;
+use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::epochs::Standing;
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::client::{Answer, Code, Level, Read, ReadAnswer, Request};
 use crate::protocol::wire::peer::PeerRefusal;
@@ -71,6 +73,25 @@ fn a_deletion_is_repaired_like_a_value() {
     let out = story.fetched_from(B, Some(&old));
     assert_eq!(out, [story.repair(B, &deleted), story.respond(shown(&story, &deleted, &[OWN, B]))]);
     assert!(read_answer(&out).deleted && read_answer(&out).values.is_empty());
+}
+
+#[test]
+fn a_reply_from_before_a_round_that_another_owner_has_completed_does_not_count_and_is_asked_for_once_more() {
+    let mut story = Story::new();
+    let (old, new) = (written(5, Some("reaped long ago")), written(9, Some("v2")));
+    story.disk.insert(key(), new.clone());
+    let standing = Standing { raised: ReapEpoch(1), committed: ReapEpoch(1), ..Standing::default() };
+    let _ = story.epochs.ask(Slot::of_key(&key()), standing);
+    story.epochs.became_durable(Slot::of_key(&key()), standing);
+    story.ask(Request::Read(get()));
+    story.execute();
+    let fetch = story.fetch(B);
+    assert_eq!(story.fetched_from(B, Some(&old)), [fetch], "B had not even promised to take part");
+    // Whoever replies from before it once more has lost what it promised; another owner is asked.
+    let fetch = story.fetch(C);
+    assert_eq!(story.fetched_from(B, Some(&old)), [fetch]);
+    let out = story.hear(C, fetched_under(story.request(), ReapEpoch(1), Some(&new)));
+    assert_eq!(out, [story.respond(shown(&story, &new, &[OWN, C]))]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 use std::time::Duration;
 
 use crate::protocol::causality::{ContextToken, Dot, Refusal};
-use crate::protocol::id::NodeId;
-use crate::protocol::output::Output;
+use crate::protocol::id::{NodeId, ReapEpoch};
+use crate::protocol::output::{Destination, Output};
 use crate::protocol::replication::author::Author;
 use crate::protocol::replication::fixture::*;
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::storage::epochs::Standing;
 use crate::protocol::time::{Timestamp, WallTime};
 use crate::protocol::wire::client::{Answer, Code, Level, Outcome, Request, Write, Written};
 use crate::protocol::wire::peer::{PeerMessage, PeerRefusal};
@@ -516,4 +517,28 @@ fn a_coordinator_that_has_missed_something_goes_on_when_those_whom_it_asked_go_a
     story.pass(story.config.resend_after);
     story.execute();
     assert_eq!(written_answer(&story.sync()).outcome, Outcome::Committed);
+}
+
+#[test]
+fn a_put_whose_record_is_older_than_a_round_that_an_owner_has_completed_sends_what_its_own_store_holds_now() {
+    let mut story = Story::new();
+    story.ask(Request::Write(put("v1")));
+    story.execute();
+    let sent = story.stored();
+    // Its own store has not been part of that round yet, and would say the same again.
+    assert_eq!(story.refused_by(B, PeerRefusal::Reaped), []);
+    assert_eq!(story.execute(), []);
+
+    let standing = Standing { raised: ReapEpoch(1), ..Standing::default() };
+    story.epochs.became_durable(Slot::of_key(&key()), standing);
+    assert_eq!(story.refused_by(B, PeerRefusal::Reaped), []);
+    story.execute();
+    let out = story.sync();
+    let replicated = |to| {
+        out.iter().any(|output| {
+            matches!(output, Output::Send { to: Destination::Node { id, .. },
+                message: PeerMessage::Replicate { epoch: ReapEpoch(1), record, .. } } if *id == to && *record == sent)
+        })
+    };
+    assert!(replicated(B) && replicated(C), "{out:?}");
 }
