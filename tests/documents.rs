@@ -70,28 +70,41 @@ fn files_that_documents_name_are_there() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
+/// The names of tests in the last cells of the tables of a document.
+fn proofs(document: &str) -> Vec<String> {
+    let text = read(document);
+    let rows = text.lines().filter(|line| line.starts_with("| ")).skip(2);
+    let cells = rows.map(|row| row.trim_end_matches('|').rsplit(" | ").next().unwrap());
+    // Commands and files are not functions.
+    let is_function =
+        |name: &String| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    cells.flat_map(quoted).filter(is_function).collect()
+}
+
 #[test]
-fn tests_that_the_tour_of_the_patterns_names_are_there() {
+fn tests_that_documents_name_as_proofs_are_there() {
     let mut functions_found = BTreeSet::new();
     for folder in ["src", "tests"] {
         functions(&root().join(folder), &mut functions_found);
     }
-    let mut missing = Vec::new();
-    let mut seen = 0;
-    for row in read("docs/patterns.md").lines().filter(|line| line.starts_with("| ")).skip(2) {
-        let proof = row.trim_end_matches('|').rsplit(" | ").next().unwrap();
-        for name in quoted(proof) {
-            // Commands and files are not functions.
-            if name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
-                seen += 1;
-                if !functions_found.contains(&name) {
-                    missing.push(name);
-                }
-            }
-        }
+    for document in ["docs/patterns.md", "docs/findings.md"] {
+        let named = proofs(document);
+        assert!(named.len() > 15, "only {} tests found in {document}: it would prove nothing", named.len());
+        let missing: Vec<&String> = named.iter().filter(|name| !functions_found.contains(*name)).collect();
+        assert!(missing.is_empty(), "{document}: {missing:#?}");
     }
-    assert!(seen > 15, "only {seen} tests found: the check would prove nothing");
-    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn scenarios_that_the_findings_name_are_there() {
+    let text = read("docs/findings.md");
+    let rows = text.lines().filter(|line| line.starts_with("| ")).skip(2);
+    let named: Vec<String> = rows.filter_map(|row| row.rsplit(" | ").nth(1)).flat_map(quoted).collect();
+    assert!(named.len() > 10, "only {} scenarios found: the check would prove nothing", named.len());
+    for name in named {
+        let file = root().join("tests/scenarios").join(&name).with_extension("scenario");
+        assert!(file.exists(), "there is no scenario {name}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::client::{AskError, Client, Context, ReadError, WriteError};
 use crate::protocol::id::NodeId;
 use crate::protocol::wire::client::{Answer, Code, Outcome as Verdict, Problem, Written};
 use crate::sim::scenario::command::{Command, WAIT_DEFAULT};
-use crate::sim::scenario::script::Deed;
+use crate::sim::scenario::script::Trouble;
 use crate::sim::scenario::stage::{Holding, Order, Reply, Stage, Wanted, Where};
 use crate::sim::scenario::{Outcome, Scenario, perform};
 
@@ -60,6 +60,24 @@ impl LabStage<'_> {
         self.pinned.insert(name.to_owned(), client.clone());
         Ok(client)
     }
+}
+
+impl Stage for LabStage<'_> {
+    fn place(&self) -> Where {
+        Where::Lab
+    }
+
+    fn now(&mut self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn owners(&mut self, key: &[u8]) -> Vec<NodeId> {
+        self.client.owners(key)
+    }
+
+    fn name(&mut self, node: NodeId) -> String {
+        self.client.name_of(node).map_or_else(|| node.to_string(), |name| name.as_str().to_owned())
+    }
 
     fn command(&mut self, command: &Command) -> Result<(), String> {
         match command {
@@ -98,31 +116,9 @@ impl LabStage<'_> {
         }
         Ok(())
     }
-}
 
-impl Stage for LabStage<'_> {
-    fn place(&self) -> Where {
-        Where::Lab
-    }
-
-    fn now(&mut self) -> Duration {
-        self.began.elapsed()
-    }
-
-    fn owners(&mut self, key: &[u8]) -> Vec<NodeId> {
-        self.client.owners(key)
-    }
-
-    fn name(&mut self, node: NodeId) -> String {
-        self.client.name_of(node).map_or_else(|| node.to_string(), |name| name.as_str().to_owned())
-    }
-
-    fn act(&mut self, deed: &Deed) -> Result<(), String> {
-        match deed {
-            Deed::Command(command) => self.command(command),
-            Deed::Clock(..) | Deed::Disk(..) => Err("a lab can break neither clocks nor disks".to_owned()),
-            Deed::Ask(_) => Err("that is for a client".to_owned()),
-        }
+    fn trouble(&mut self, _trouble: &Trouble, _key: &[u8]) -> Result<(), String> {
+        Err("a lab can make no such trouble".to_owned())
     }
 
     fn ask(&mut self, number: usize, order: Order) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::super::history::{Action, Basis, Ending, History, Operation, Remains, Seen, WriteId};
 use super::command::Command;
 use super::expectation::Finding;
-use super::script::{Ask, BasisOf, Scenario, What};
+use super::script::{Ask, BasisOf, Deed, Scenario, Step, Trouble, What};
 use super::stage::{Holding, Order, Reply, Stage, Wanted, names};
 use crate::protocol::causality::{ContextToken, Record, Sibling};
 use crate::protocol::time::Moment;
@@ -67,9 +67,9 @@ impl Cast {
             };
             keys.insert(word.to_owned(), key);
         }
-        let jumps = |step: &super::script::Step| matches!(step.deed, super::script::Deed::Clock(..));
+        let jumps = |step: &Step| matches!(step.deed, Deed::Trouble(Trouble::Clock(..)));
         let wiped = scenario.steps.iter().filter_map(|step| match &step.deed {
-            super::script::Deed::Command(Command::Wipe(names) | Command::Restore(names)) => Some(names),
+            Deed::Command(Command::Wipe(names) | Command::Restore(names)) => Some(names),
             _ => None,
         });
         let wiped: BTreeSet<&String> = wiped.flatten().collect();
@@ -271,10 +271,11 @@ impl Cast {
     }
 
     fn held(&self, client: Option<&str>, basis: &BasisOf, word: &str) -> Option<Held> {
-        let whose = match basis {
-            BasisOf::Own => client?,
+        let (whose, word) = match basis {
+            BasisOf::Own => (client?, word),
             BasisOf::Nobody => return None,
-            BasisOf::Of(name) => name,
+            BasisOf::Of(name) => (name.as_str(), word),
+            BasisOf::OfKey(name, other) => (name.as_str(), other.as_str()),
         };
         self.clients.get(whose)?.held.get(word).cloned()
     }

@@ -16,11 +16,12 @@ use std::fmt;
 use std::time::Duration;
 
 use super::command::{Command, VERBS};
-use super::script::{Ask, BasisOf, Begins, Deed, DiskState, KeyOwners, Scenario, Step, What};
+use super::script::{Ask, BasisOf, Begins, Deed, KeyOwners, Scenario, Step, What};
 use crate::protocol::ring::replicas::Replicas;
 use crate::protocol::wire::client::Level;
 
 mod facts;
+mod troubles;
 
 /// How long a client waits unless it is told otherwise: as long as the client library does.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -163,30 +164,12 @@ fn step(scenario: &mut Scenario, begins: Begins, words: &mut Words, line: &str) 
     let names = scenario.names();
     let deed = match verb.text.as_str() {
         "put" | "get" | "delete" | "explain" | "members" => Deed::Ask(ask(&verb, words, &names)?),
-        "clock" | "disk" if scenario.only_in_sim.is_none() => {
-            let what = "can be broken in the simulator only: say `only in sim` at the top";
-            return Err(words.wrong(&verb, what));
-        }
-        "clock" => {
-            let nodes = words.node_list(&names)?.0;
-            let word = words.word("by how much, such as +1h or -300ms")?;
-            let (sign, rest) = match word.text.split_at_checked(1) {
-                Some(("+", rest)) => (1, rest),
-                Some(("-", rest)) => (-1, rest),
-                _ => return Err(words.wrong(&word, "has no sign: write +1h or -300ms")),
-            };
-            let by = span(rest).map_err(|message| words.error(word.column, &message))?;
-            Deed::Clock(nodes, sign * i64::try_from(by.as_millis()).unwrap_or(i64::MAX))
-        }
-        "disk" => {
-            let nodes = words.node_list(&names)?.0;
-            let word = words.word("slow or well")?;
-            let state = match word.text.as_str() {
-                "slow" => DiskState::Slow,
-                "well" => DiskState::Well,
-                _ => return Err(words.wrong(&word, "is no state of a disk: slow or well")),
-            };
-            Deed::Disk(nodes, state)
+        known if troubles::VERBS.contains(&known) => {
+            if scenario.only_in_sim.is_none() {
+                let what = "is for the simulator only: say `only in sim` at the top";
+                return Err(words.wrong(&verb, what));
+            }
+            Deed::Trouble(troubles::trouble(&verb, words, &names)?)
         }
         _ => {
             let rest = words.rest();
@@ -199,8 +182,9 @@ fn step(scenario: &mut Scenario, begins: Begins, words: &mut Words, line: &str) 
                 Some(Err(error)) => return Err(words.error(verb.column, &error)),
                 None => {
                     let known = VERBS.iter().map(|(verb, _, _)| *verb);
-                    let known: Vec<&str> = ["put", "get", "delete", "explain", "members", "clock", "disk"]
+                    let known: Vec<&str> = ["put", "get", "delete", "explain", "members"]
                         .into_iter()
+                        .chain(troubles::VERBS)
                         .chain(known.filter(|verb| !matches!(*verb, "status" | "stop")))
                         .collect();
                     let what = format!("is nothing that can be done; there are {}", known.join(", "));
@@ -280,7 +264,10 @@ fn ask(verb: &Word, words: &mut Words, names: &[String]) -> Parsed<Ask> {
                     return Err(words.wrong(&whose, "is nobody's: write with alice's context"));
                 };
                 words.literal("context")?;
-                basis = BasisOf::Of(name.to_owned());
+                basis = match words.next_is("of") {
+                    true => BasisOf::OfKey(name.to_owned(), words.word("a key")?.text),
+                    false => BasisOf::Of(name.to_owned()),
+                };
             }
         }
     }
@@ -399,6 +386,15 @@ impl Words {
 
     fn peek(&self) -> Option<&Word> {
         self.left.as_slice().first()
+    }
+
+    /// Whether this is the next word; if so it is read.
+    fn next_is(&mut self, wanted: &str) -> bool {
+        let is_it = self.peek().is_some_and(|word| word.text == wanted);
+        if is_it {
+            self.next();
+        }
+        is_it
     }
 
     fn rest(&mut self) -> Vec<String> {

@@ -142,19 +142,26 @@ impl Performance<'_> {
             lines: vec![story::step(step.begins, began, &step.text)],
             holdings: Vec::new(),
         };
-        let mut goes_on = true;
-        if let Deed::Ask(ask) = &step.deed {
-            told.is_open = true;
-            let order = self.cast.order(number, ask, began);
-            self.open += 1;
-            self.stage.ask(number, order);
-        } else if let Err(why) = self.stage.act(&step.deed) {
-            told.lines.push(story::below("FAILED", &why));
+        let done = match &step.deed {
+            Deed::Ask(ask) => {
+                told.is_open = true;
+                let order = self.cast.order(number, ask, began);
+                self.open += 1;
+                self.stage.ask(number, order);
+                Ok(())
+            }
+            Deed::Command(command) => self.stage.command(command),
+            Deed::Trouble(trouble) => {
+                let key = step.deed.key().map(|word| self.cast.key(word)).unwrap_or_default();
+                self.stage.trouble(trouble, &key)
+            }
+        };
+        if let Err(why) = &done {
+            told.lines.push(story::below("FAILED", why));
             self.outcome.failures.push(format!("line {}: {}: {why}", step.line, step.text));
-            goes_on = false;
         }
         self.told.push_back(told);
-        goes_on
+        done.is_ok()
     }
 
     /// Takes answers until a time, or until nothing is open.

@@ -67,12 +67,24 @@ pub enum Begins {
 pub enum Deed {
     /// To the nodes or to the network between them: what the lab knows too.
     Command(Command),
-    /// The wall clocks of these nodes are set, by so many milliseconds. Only in the simulator.
-    Clock(Vec<String>, i64),
-    /// The disks of these nodes become slow, or are well again. Only in the simulator.
-    Disk(Vec<String>, DiskState),
+    /// What only the simulator can do.
+    Trouble(Trouble),
     /// A client asks something.
     Ask(Ask),
+}
+
+/// What real machines do by themselves and a lab cannot make them do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The wall clocks of these nodes are set, by so many milliseconds.
+    Clock(Vec<String>, i64),
+    /// The disks of these nodes become slow, or are well again.
+    Disk(Vec<String>, DiskState),
+    /// What the stores of these nodes hold of this key is damaged.
+    Rot(Vec<String>, String),
+    /// What the first of these nodes send to the second, until everything heals, arrives once more, so much later, if it
+    /// carries records.
+    Echo(Duration, Vec<String>, Vec<String>),
 }
 
 /// How a disk does.
@@ -151,6 +163,8 @@ pub enum BasisOf {
     Nobody,
     /// What another client was shown last.
     Of(String),
+    /// What another client was shown last of another key. Nobody should do that.
+    OfKey(String, String),
 }
 
 impl Scenario {
@@ -169,8 +183,8 @@ impl Scenario {
     pub fn check_for_lab(&self) -> Result<(), String> {
         self.only_in_sim.map_or(Ok(()), |line| {
             Err(format!(
-                "this scenario is only for the simulator, as its line {line} says: it breaks clocks or disks, which a \
-                 lab cannot; run it with: starling sim --scenario FILE"
+                "this scenario is only for the simulator, as its line {line} says: it has troubles that a \
+                 lab cannot make; run it with: starling sim --scenario FILE"
             ))
         })
     }
@@ -200,7 +214,8 @@ impl Deed {
     pub fn key(&self) -> Option<&str> {
         match self {
             Deed::Ask(ask) => ask.what.key(),
-            _ => None,
+            Deed::Trouble(Trouble::Rot(_, key)) => Some(key),
+            Deed::Trouble(_) | Deed::Command(_) => None,
         }
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::script::Deed;
+use super::command::Command;
+use super::script::Trouble;
 use crate::protocol::causality::ContextToken;
 use crate::protocol::id::NodeId;
 use crate::protocol::wire::client::{Answer, Level};
@@ -112,7 +113,10 @@ pub trait Stage {
     fn name(&mut self, node: NodeId) -> String;
 
     /// Does something to the cluster. An error if it cannot be done.
-    fn act(&mut self, deed: &Deed) -> Result<(), String>;
+    fn command(&mut self, command: &Command) -> Result<(), String>;
+
+    /// Makes a trouble that only the simulator can; if it is about a key, about this one.
+    fn trouble(&mut self, trouble: &Trouble, key: &[u8]) -> Result<(), String>;
 
     /// Sends a request under this number and returns at once.
     fn ask(&mut self, number: usize, order: Order);

@@ -170,6 +170,19 @@ impl World {
         self.rots(index, slot, &key, "is damaged");
     }
 
+    /// A bit of what the store of a node holds of this key flips.
+    pub(super) fn damage(&mut self, index: usize, key: &Bytes) -> Result<(), String> {
+        let (slot, disk) = (Slot::of_key(key), &mut self.hosts[index].disk);
+        // It is damaged in the store, and not in the log, from where it would come once more.
+        disk.catch_up().map_err(|error| error.to_string())?;
+        disk.damage(slot, key);
+        if !disk.is_rotten() {
+            return Err(format!("the disk of {} holds nothing of it", host::name(index)));
+        }
+        self.rots(index, slot, key, "is damaged");
+        Ok(())
+    }
+
     /// A machine starts and has opened its disk: now and then its store lacks something.
     pub(super) fn perhaps_lose_a_record(&mut self, index: usize) {
         if self.is_safe

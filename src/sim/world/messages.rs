@@ -62,7 +62,7 @@ impl World {
             None => Fate::Lost,
         };
         self.trace.sent(self.now, from, to, &message, &fate);
-        self.perhaps_echo(id, to, &message);
+        self.perhaps_echo(from, id, to, &message);
         if !is_heard {
             return;
         }
@@ -77,7 +77,7 @@ impl World {
 
     /// Now and then a message that carries records arrives once more, much later: it lay in the queue of somebody who tries
     /// again, whatever has become of the connection. Until then a round of reaping may be over.
-    fn perhaps_echo(&mut self, from: NodeId, to: usize, message: &PeerMessage) {
+    fn perhaps_echo(&mut self, host: usize, from: NodeId, to: usize, message: &PeerMessage) {
         let carries_records = matches!(
             message,
             PeerMessage::Replicate { .. }
@@ -85,14 +85,19 @@ impl World {
                 | PeerMessage::Fetched { .. }
                 | PeerMessage::Exchange(Exchange::Records { .. } | Exchange::Drawn { .. })
         );
-        if carries_records
-            && self.is_safe
-            && self.swarm.echo_per_mille > 0
+        if !carries_records || !self.is_safe {
+            return;
+        }
+        let mut after = self.scripted_echo(host, to);
+        if self.swarm.echo_per_mille > 0
             && self.rng.chance(self.swarm.echo_per_mille)
             && self.strikes(Kind::Echo)
         {
-            let at = self.now + Duration::from_millis(self.rng.between(ECHO_MS.0, ECHO_MS.1));
-            self.schedule(at, Event::Echoes { to, from, message: Box::new(message.clone()) });
+            after = Some(Duration::from_millis(self.rng.between(ECHO_MS.0, ECHO_MS.1)));
+        }
+        if let Some(after) = after {
+            let event = Event::Echoes { to, from, message: Box::new(message.clone()) };
+            self.schedule(self.now + after, event);
         }
     }
 

@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod long_lives;
+#[cfg(test)]
+mod rules;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use super::super::host;
 use super::super::options::{Options, Recording};
 use super::super::scenario::command::{Command, WAIT_DEFAULT};
 use super::super::scenario::links::Faults;
-use super::super::scenario::script::{Deed, DiskState};
+use super::super::scenario::script::{DiskState, Trouble};
 use super::super::scenario::stage::{Holding, Order, Reply, Stage, Wanted, Where};
 use super::super::scenario::{Outcome, Scenario, cast, perform};
 use super::super::trace::About;
@@ -48,25 +50,27 @@ pub(in crate::sim) fn simulate(
     recording: Recording,
     say: &mut dyn FnMut(&str),
 ) -> Outcome {
-    let mut theatre = Theatre::new(scenario, recording);
-    if let Err(why) = theatre.found() {
-        say(&why);
-        return Outcome::not_begun(why);
+    Theatre::new(scenario, &options(scenario, recording)).perform(scenario, say)
+}
+
+/// A world of which nothing is drawn that a script might decide.
+fn options(scenario: &Scenario, recording: Recording) -> Options {
+    Options {
+        nodes: Some(scenario.nodes),
+        replicas: scenario.replicas,
+        clients: Some(0),
+        faults: Some(Default::default()),
+        recording,
+        ..Options::new(SEED)
     }
-    let mut outcome = perform(scenario, &mut theatre, say);
-    for violation in std::mem::take(&mut theatre.world.violations) {
-        say(&violation.to_string());
-        outcome.story.push(violation.to_string());
-        outcome.violations.push(violation);
-    }
-    outcome.timeline = theatre.world.trace.lines;
-    outcome
 }
 
 /// The requests of a script that are under way.
 #[derive(Default)]
 pub(super) struct Calls {
     open: BTreeMap<usize, Call>,
+    /// On which links messages with records arrive once more, and how much later.
+    echoes: BTreeMap<(usize, usize), Duration>,
     done: VecDeque<(usize, Answer, Moment, u32)>,
     numbers: u64,
 }
@@ -215,6 +219,11 @@ impl World {
         })
     }
 
+    /// How much later what is sent on this link arrives once more, if the script says so.
+    pub(super) fn scripted_echo(&self, from: usize, to: usize) -> Option<Duration> {
+        self.scripted.as_ref().and_then(|calls| calls.echoes.get(&(from, to)).copied())
+    }
+
     fn has_reply(&self) -> bool {
         self.scripted.as_ref().is_some_and(|calls| !calls.done.is_empty())
     }
@@ -245,18 +254,25 @@ struct Theatre {
 }
 
 impl Theatre {
-    fn new(scenario: &Scenario, recording: Recording) -> Theatre {
-        let options = Options {
-            nodes: Some(scenario.nodes),
-            replicas: scenario.replicas,
-            clients: Some(0),
-            faults: Some(Default::default()),
-            recording,
-            ..Options::new(SEED)
-        };
-        let mut world = World::new(&options);
+    fn new(scenario: &Scenario, options: &Options) -> Theatre {
+        let mut world = World::new(options);
         world.scripted = Some(Calls::default());
         Theatre { world, began: Moment::default(), faults: Faults::default(), names: scenario.names() }
+    }
+
+    fn perform(mut self, scenario: &Scenario, say: &mut dyn FnMut(&str)) -> Outcome {
+        if let Err(why) = self.found() {
+            say(&why);
+            return Outcome::not_begun(why);
+        }
+        let mut outcome = perform(scenario, &mut self, say);
+        for violation in std::mem::take(&mut self.world.violations) {
+            say(&violation.to_string());
+            outcome.story.push(violation.to_string());
+            outcome.violations.push(violation);
+        }
+        outcome.timeline = self.world.trace.lines;
+        outcome
     }
 
     fn found(&mut self) -> Result<(), String> {
@@ -329,12 +345,36 @@ impl Theatre {
             self.world.run_until(self.world.now + Duration::from_millis(1), |_| false);
         }
     }
+}
+
+impl Stage for Theatre {
+    fn place(&self) -> Where {
+        Where::Sim
+    }
+
+    fn now(&mut self) -> Duration {
+        self.world.now.since(self.began)
+    }
+
+    fn owners(&mut self, key: &[u8]) -> Vec<NodeId> {
+        let mut processes = self.world.hosts.iter().filter_map(|host| host.process.as_ref());
+        let view = processes.find_map(|process| process.node.ring_view());
+        view.map(|view| view.slot(Slot::of_key(key)).read_set().to_vec()).unwrap_or_default()
+    }
+
+    fn name(&mut self, node: NodeId) -> String {
+        self.world.ids.get(&node).map_or_else(|| node.to_string(), |index| host::name(*index))
+    }
 
     fn command(&mut self, command: &Command) -> Result<(), String> {
+        self.world.note(About::All, || format!("the script: {command:?}"));
         match command {
             Command::Partition(groups) => self.faults.partition(groups),
             Command::Fault(links, change) => self.faults.change(links, *change, &self.names),
-            Command::Heal => self.faults.heal(),
+            Command::Heal => {
+                self.faults.heal();
+                self.world.scripted.iter_mut().for_each(|calls| calls.echoes.clear());
+            }
             Command::Kill(names) => {
                 for host in self.hosts(names) {
                     if self.world.hosts[host].process.is_none() {
@@ -382,47 +422,36 @@ impl Theatre {
         self.apply_faults();
         Ok(())
     }
-}
 
-impl Stage for Theatre {
-    fn place(&self) -> Where {
-        Where::Sim
-    }
-
-    fn now(&mut self) -> Duration {
-        self.world.now.since(self.began)
-    }
-
-    fn owners(&mut self, key: &[u8]) -> Vec<NodeId> {
-        let mut processes = self.world.hosts.iter().filter_map(|host| host.process.as_ref());
-        let view = processes.find_map(|process| process.node.ring_view());
-        view.map(|view| view.slot(Slot::of_key(key)).read_set().to_vec()).unwrap_or_default()
-    }
-
-    fn name(&mut self, node: NodeId) -> String {
-        self.world.ids.get(&node).map_or_else(|| node.to_string(), |index| host::name(*index))
-    }
-
-    fn act(&mut self, deed: &Deed) -> Result<(), String> {
-        match deed {
-            Deed::Command(command) => {
-                self.world.note(About::All, || format!("the script: {command:?}"));
-                self.command(command)
-            }
-            Deed::Clock(names, by_ms) => {
+    fn trouble(&mut self, trouble: &Trouble, key: &[u8]) -> Result<(), String> {
+        match trouble {
+            Trouble::Clock(names, by_ms) => {
                 for host in self.hosts(names) {
                     self.world.hosts[host].clock.jump(*by_ms);
                 }
-                Ok(())
             }
-            Deed::Disk(names, state) => {
+            Trouble::Disk(names, state) => {
                 for host in self.hosts(names) {
                     self.world.hosts[host].slowness = if *state == DiskState::Slow { SLOWNESS } else { 0 };
                 }
-                Ok(())
             }
-            Deed::Ask(_) => Err("that is for a client".to_owned()),
+            Trouble::Rot(names, _) => {
+                let key = Bytes::copy_from_slice(key);
+                for host in self.hosts(names) {
+                    self.world.damage(host, &key)?;
+                }
+            }
+            Trouble::Echo(after, from, to) => {
+                for from in self.hosts(from) {
+                    for to in self.hosts(to) {
+                        if let Some(calls) = &mut self.world.scripted {
+                            calls.echoes.insert((from, to), *after);
+                        }
+                    }
+                }
+            }
         }
+        Ok(())
     }
 
     fn ask(&mut self, number: usize, order: Order) {

@@ -1,5 +1,6 @@
 use super::super::expectation::{Belief, Fact};
 use super::super::links::Faults;
+use super::super::script::{DiskState, Trouble};
 use super::super::stage::{Holding, Where};
 use super::*;
 use crate::protocol::wire::client::{Health, Outcome};
@@ -35,6 +36,9 @@ at 1m  clock n1 n2 -1h
        # nothing
 then   disk n3 slow
 then   cut n1 > n2
+then   rot n2 cart
+then   echo 90s n1 > n2 n3
+then   put hat red with alice's context of cart as bob
 ";
 
 #[test]
@@ -44,7 +48,7 @@ fn a_script_says_everything_that_can_be_said() {
     assert_eq!(scenario.owners(), 2);
     assert_eq!(scenario.keys, [KeyOwners { key: "cart".into(), owners: vec!["n2".into(), "n1".into()] }]);
     let steps = &scenario.steps;
-    assert_eq!(steps.len(), 8);
+    assert_eq!(steps.len(), 11);
     assert_eq!(steps[0].begins, Begins::At(Duration::from_millis(500)));
     assert_eq!(steps[0].text, "put cart 'two # words' w=all via n3 as alice");
     let (key, value) = ("cart".into(), "two # words".into());
@@ -65,8 +69,13 @@ fn a_script_says_everything_that_can_be_said() {
     assert_eq!(steps[3].expectations[1].any_of, [holds(Holding::Deletion), holds(apple)]);
     let beliefs = [Belief::Health(Health::Down), Belief::Reachable(false)];
     assert_eq!(steps[4].expectations[0].any_of, beliefs.map(|belief| Fact::Member("n1".into(), belief)));
-    assert_eq!(steps[5].deed, Deed::Clock(vec!["n1".into(), "n2".into()], -3_600_000));
-    assert_eq!(steps[6].deed, Deed::Disk(vec!["n3".into()], DiskState::Slow));
+    assert_eq!(steps[5].deed, Deed::Trouble(Trouble::Clock(vec!["n1".into(), "n2".into()], -3_600_000)));
+    assert_eq!(steps[6].deed, Deed::Trouble(Trouble::Disk(vec!["n3".into()], DiskState::Slow)));
+    assert_eq!(steps[8].deed, Deed::Trouble(Trouble::Rot(vec!["n2".into()], "cart".into())));
+    let echo = Trouble::Echo(Duration::from_secs(90), vec!["n1".into()], vec!["n2".into(), "n3".into()]);
+    assert_eq!(steps[9].deed, Deed::Trouble(echo));
+    let Deed::Ask(Ask { what: What::Put { basis, .. }, .. }) = &steps[10].deed else { panic!() };
+    assert_eq!(*basis, BasisOf::OfKey("alice".into(), "cart".into()));
     assert!(scenario.check_for_lab().unwrap_err().contains("line 4"));
 }
 
@@ -99,6 +108,9 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         ("at 1s put k v\nthen put k v", "line 2, column 6: \"v\" is put to k in line 1 already"),
         ("at 1s clock n1 +1h", "say `only in sim` at the top"),
         ("only in sim\nat 1s clock n1 1h", "\"1h\" has no sign"),
+        ("only in sim\nat 1s echo soon n1 > n2", "\"soon\" is no span of time"),
+        ("only in sim\nat 1s echo 5s n1 n2", "here the word > is missing"),
+        ("only in sim\nat 1s rot n1", "here a key is missing"),
         ("only in sim\nat 1s disk n1 full", "\"full\" is no state of a disk"),
         ("only in lab\nat 1s heal", "line 1, column 9: \"lab\" should be sim"),
         ("expect committed", "stands behind no step"),

@@ -1,3 +1,5 @@
+use super::super::command::Command;
+use super::super::script::Trouble;
 use super::super::stage::Where;
 use super::*;
 use crate::protocol::id::NodeId;
@@ -100,7 +102,11 @@ impl Stage for Forgetful {
         format!("n{}", node.0)
     }
 
-    fn act(&mut self, _deed: &Deed) -> Result<(), String> {
+    fn command(&mut self, _command: &Command) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn trouble(&mut self, _trouble: &Trouble, _key: &[u8]) -> Result<(), String> {
         Ok(())
     }
 

@@ -14,7 +14,7 @@ const ENTRIES_MAX: usize = 64 + 11 + 10;
 /// Three nodes, all of them owners of the key.
 fn theatre() -> Theatre {
     let scenario = Scenario::parse("nodes 3\nat 1s get cart\n").unwrap();
-    let mut theatre = Theatre::new(&scenario, Recording::default());
+    let mut theatre = Theatre::new(&scenario, &options(&scenario, Recording::Nothing));
     theatre.found().unwrap();
     theatre
 }
