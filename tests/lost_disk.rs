@@ -136,6 +136,19 @@ fn a_node_without_its_disk_comes_back_as_itself_and_no_acknowledged_write_is_los
     }
 }
 
+/// The node has lost the secret by which it would tell that client that its connection is one of a process that is gone.
+#[test]
+fn a_client_that_speaks_to_one_node_only_reaches_it_again_when_that_has_lost_its_disk() {
+    let lab = TestLab::start(3);
+    let client = lab.client_via("n2");
+    block_on(async { client.put_blind(key(1), "before").await }).unwrap();
+    for command in ["wipe n2", "restart n2", "wait"] {
+        lab.command(command).ok();
+    }
+    // The deadline is half as long as QUIC takes to give a silent connection up.
+    block_on(async { client.put_blind(key(1), "after").await }).unwrap();
+}
+
 #[test]
 fn a_node_that_nobody_can_vouch_for_does_not_come_back() {
     let lab = TestLab::start(3);

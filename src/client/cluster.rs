@@ -178,13 +178,14 @@ impl Cluster {
         }
         let peer = state.nodes.entry(node).or_default();
         match &mut peer.line {
-            Line::Up(connection) => {
+            Line::Up(connection) if !connection.is_stale() => {
                 let connection = Arc::clone(connection);
                 drop(state);
                 connection.send(attempt);
             }
             Line::Dialling { waiting, .. } => waiting.push(attempt),
-            Line::Idle => {
+            // Whoever waits on a stale connection goes on waiting there.
+            Line::Up(_) | Line::Idle => {
                 peer.line = Line::Dialling { since: clock::now(), waiting: vec![attempt] };
                 drop(state);
                 async_std::task::spawn(Arc::clone(self).dial(node));

@@ -20,6 +20,10 @@ const ENVELOPE_BYTES: usize = 256;
 /// A connection that has not said a word for this long while a request waited is doubtful.
 const SILENCE: Duration = Duration::from_millis(300);
 
+/// A connection on which something was sent this long ago, and nothing at all came back, not even an acknowledgement, is
+/// given up for a new one. The other side may have lost what it knew of it, and QUIC would repeat its probes ever more slowly.
+const STALE_AFTER: Duration = Duration::from_secs(1);
+
 /// After this much silence it gets another chance: perhaps all that it had to answer was given up.
 const SILENCE_FORGIVEN: Duration = Duration::from_secs(3);
 
@@ -36,6 +40,8 @@ struct State {
     over: Option<Problem>,
     /// When the first request was sent after which nothing arrived.
     unanswered_since: Option<Instant>,
+    /// When something was sent with nothing to show for it since, and how many datagrams had come by then.
+    unheard: Option<(Instant, u64)>,
     /// When the last request was sent, or the connection was opened.
     used_at: Instant,
 }
@@ -72,6 +78,7 @@ impl Connection {
             waiting: BTreeMap::new(),
             over: None,
             unanswered_since: None,
+            unheard: None,
             used_at: clock::now(),
         };
         let connection = Arc::new(Connection { sender: link.sender, state: Mutex::new(state) });
@@ -106,6 +113,7 @@ impl Connection {
             let id = state.next;
             state.next += 1;
             state.unanswered_since.get_or_insert(now);
+            state.unheard.get_or_insert_with(|| (now, self.sender.datagrams_received()));
             state.used_at = now;
             state.waiting.insert(id, Waiting { inbox: Arc::clone(&attempt.inbox), attempt: attempt.number });
             id
@@ -150,6 +158,21 @@ impl Connection {
         silence > SILENCE
     }
 
+    /// Whether what is sent on it seems to be lost. To be asked when something is to be sent.
+    pub(super) fn is_stale(&self) -> bool {
+        let mut state = self.state();
+        let now = clock::now();
+        let Some((_, before)) = state.unheard.filter(|(since, _)| now - *since >= STALE_AFTER) else {
+            return false;
+        };
+        let received = self.sender.datagrams_received();
+        if received != before {
+            // It is there, and has not answered yet; or it was there a moment ago.
+            state.unheard = Some((now, received));
+        }
+        received == before
+    }
+
     /// Whether nobody waits for an answer, and nobody has asked anything since `moment`.
     pub(super) fn is_unused_since(&self, moment: Instant) -> bool {
         let state = self.state();
@@ -182,7 +205,7 @@ impl Connection {
         let mut garbage = None;
         {
             let mut state = self.state();
-            state.unanswered_since = None;
+            (state.unanswered_since, state.unheard) = (None, None);
             for payload in payloads.drain(..) {
                 match codec::decode::<AnswerFrame>(&payload) {
                     Ok(frame) => {
