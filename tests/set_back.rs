@@ -9,6 +9,8 @@ mod lab;
 #[path = "support/program.rs"]
 mod program;
 
+use std::process::{Command, Stdio};
+
 use async_std::task::block_on;
 use lab::{TestLab, poll};
 use starling::client::{Client, Level};
@@ -108,6 +110,52 @@ fn a_copy_that_starts_without_being_told_to_recover_says_what_to_do_and_leaves_e
     assert!(lab.dir().join("n2/data").is_dir() && !lab.dir().join("n2/data.lost-1").exists());
     // The others go on.
     assert_eq!(values(&client, "after"), 1);
+}
+
+/// A cloned directory: a second process on a copy of it, while the node itself goes on.
+#[test]
+fn a_clone_that_starts_beside_its_original_is_denied_and_the_original_goes_on() {
+    let lab = TestLab::start(3);
+    let client = lab.client_via("n1");
+    put(&client, "before");
+    lab.command("backup n2").ok();
+    put(&client, "after");
+
+    let original = lab.pid_of("n2").unwrap();
+    let line = std::fs::read_to_string(format!("/proc/{original}/cmdline")).unwrap();
+    let mut words: Vec<String> =
+        line.split('\0').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    let mut set = |name: &str, value: &str| {
+        let at = words.iter().position(|word| word == name).unwrap();
+        words[at + 1] = value.to_owned();
+    };
+    set("--data", lab.dir().join("n2/backup").to_str().unwrap());
+    set("--listen", "127.0.0.1:0");
+    let environment = std::fs::read_to_string(format!("/proc/{original}/environ")).unwrap();
+    let mut clone = Command::new(&words[0])
+        .args(&words[1..])
+        .envs(environment.split('\0').filter_map(|entry| entry.split_once('=')))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A node of a lab ends with its standard input.
+    let _stdin = clone.stdin.take();
+    poll("the end of the clone", || clone.try_wait().unwrap());
+    let clone = clone.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&clone.stdout) + String::from_utf8_lossy(&clone.stderr);
+    assert!(!clone.status.success() && said.contains("remembers more of this node"), "{said}");
+
+    assert_eq!(lab.pid_of("n2"), Some(original));
+    put(&client, "beside it");
+    let (_, amnesia) = poll("n2", || known(&client, "n2"));
+    assert_eq!(amnesia, 0, "nobody takes the original for the clone");
+    lab.command("kill n1").ok();
+    let client = lab.client_via("n2");
+    for key in ["before", "after", "beside it"] {
+        assert_eq!(values(&client, key), 1, "{key}");
+    }
 }
 
 #[test]
