@@ -137,3 +137,15 @@ fn whole(lab: &TestLab) -> serde_json::Value {
     let lines = lab.run(&["status", "--json"]).ok().json_lines();
     lines.into_iter().find(|line| line["node"].is_null()).expect("one object is about the cluster")
 }
+
+#[test]
+fn what_the_scrub_reads_is_charged_to_the_account_of_all_repair() {
+    // A cluster of one: there is nobody whom it could repair.
+    let lab = TestLab::start(1);
+    let client = lab.client();
+    write(&client, 0..BEFORE, "value");
+    let charged =
+        poll("a charge", || count(&client, "n1", "repair_bytes_charged").filter(|bytes| *bytes > 0));
+    let scrubbed = poll("the counts", || count(&client, "n1", "disk_scrubbed_bytes"));
+    assert!(charged <= scrubbed, "{charged} bytes were charged, and {scrubbed} read");
+}

@@ -37,6 +37,7 @@ pub struct Ledger {
     at: Moment,
     ease_per_mille: u64,
     read_repairs: ReadRepairs,
+    bytes_charged: u64,
 }
 
 /// What became of the replicas that reads found to be behind, since the start of the node.
@@ -91,6 +92,7 @@ impl Ledger {
             at: Moment::default(),
             ease_per_mille: 1_000,
             read_repairs: ReadRepairs::default(),
+            bytes_charged: 0,
         }
     }
 
@@ -99,6 +101,7 @@ impl Ledger {
         self.settle(now);
         self.keys.spend(keys);
         self.bytes.spend(bytes);
+        self.bytes_charged += bytes;
     }
 
     /// Charges keys that were listed, by the thousandth of a record.
@@ -125,6 +128,12 @@ impl Ledger {
     #[must_use]
     pub fn read_repairs(&self) -> ReadRepairs {
         self.read_repairs
+    }
+
+    /// How many bytes were charged since the start of the node, whatever for.
+    #[must_use]
+    pub fn bytes_charged(&self) -> u64 {
+        self.bytes_charged
     }
 
     /// How many records and bytes may be spent in a second now.

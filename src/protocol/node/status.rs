@@ -71,6 +71,7 @@ impl Node {
             ("records_fetched_for_peers", self.counts.fetched),
             ("records_refilled", self.antientropy.refilling().1),
             ("records_replicated_from_peers", self.counts.replicated),
+            ("repair_bytes_charged", account.bytes_charged()),
             ("repair_bytes_per_second", bytes_per_second),
             ("repair_debt_bytes", self.antientropy.debt_bytes() + self.hints.bytes_to_move()),
             ("repair_debt_keys", self.antientropy.debt_keys() + self.hints.len() as u64),

@@ -12,11 +12,13 @@ use crate::protocol::id::ReapEpoch;
 use crate::protocol::ring::entry::Name;
 use crate::protocol::ring::slot::Slot;
 use crate::protocol::rng::Rng;
+use crate::protocol::storage::epochs::Standing as ReapStanding;
 use crate::protocol::storage::op::DoubtReason;
 use crate::protocol::storage::op::{DiskReply, Stored};
 use crate::protocol::storage::trust::Standing;
 use crate::protocol::time::{Timestamp, WallTime};
 use crate::protocol::wire::client::{Health, Level, Outcome, Read, Write};
+use crate::protocol::wire::exchange::{Exchange, QuestionId};
 use crate::protocol::wire::gossip::{Body, Gossip, News};
 
 const WALL: WallTime = WallTime(1_000_000_000);
@@ -403,6 +405,25 @@ fn a_doubted_slot_is_withdrawn_before_the_generation_is_raised_and_mended_only_w
     let (again, _) = Story::start(story.meta.clone(), 2);
     assert_eq!(again.node.trust().standing(slot), Standing::Closed);
     assert_eq!(again.node.membership().own().amnesia, 1);
+}
+
+#[test]
+fn rounds_that_others_have_gone_through_are_adopted_for_slots_without_a_vote_and_for_no_others() {
+    let mut story = Story::serving();
+    let (lost, whole) = (Slot::of_key(b"k"), Slot::of_key(b"another"));
+    doubt(&mut story, lost);
+    story.work();
+    let of_others = ReapStanding { raised: ReapEpoch(3), committed: ReapEpoch(2), ..ReapStanding::default() };
+    let (differing, voteless, closed) = Default::default();
+    let epochs = vec![(lost, of_others), (whole, of_others)];
+    let weighed = Exchange::Weighed { id: QuestionId(1), differing, voteless, closed, epochs };
+    story.hear(Input::Peer { from: PEER, message: PeerMessage::Exchange(weighed) });
+    assert_eq!(story.node.epochs.asked(lost), of_others);
+    assert_eq!(story.node.epochs.durable(lost), ReapStanding::default(), "and not told before it is durable");
+    // Where it votes, its own part in a round is all that counts: it may not have what the others promised with theirs.
+    assert_eq!(story.node.epochs.asked(whole), ReapStanding::default());
+    story.work();
+    assert_eq!(story.node.epochs.durable(lost), of_others);
 }
 
 #[test]
