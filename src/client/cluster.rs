@@ -79,6 +79,8 @@ enum Line {
     Dialling {
         since: Instant,
         waiting: Vec<Attempt>,
+        /// A connection that nothing came back on. Whoever waits there does so until the dial has ended.
+        given_up: Option<Arc<Connection>>,
     },
     Up(Arc<Connection>),
 }
@@ -184,9 +186,16 @@ impl Cluster {
                 connection.send(attempt);
             }
             Line::Dialling { waiting, .. } => waiting.push(attempt),
-            // Whoever waits on a stale connection goes on waiting there.
-            Line::Up(_) | Line::Idle => {
-                peer.line = Line::Dialling { since: clock::now(), waiting: vec![attempt] };
+            line @ (Line::Up(_) | Line::Idle) => {
+                let given_up = match std::mem::take(line) {
+                    Line::Up(stale) => {
+                        // Its end is no loss.
+                        peer.generation += 1;
+                        Some(stale)
+                    }
+                    Line::Idle | Line::Dialling { .. } => None,
+                };
+                *line = Line::Dialling { since: clock::now(), waiting: vec![attempt], given_up };
                 drop(state);
                 async_std::task::spawn(Arc::clone(self).dial(node));
             }
@@ -203,7 +212,7 @@ impl Cluster {
         nodes.retain(|node, peer| view.member(*node).is_some() || !matches!(peer.line, Line::Idle));
         for (node, peer) in nodes.iter_mut() {
             if matches!(peer.line, Line::Idle) && peer.redial_at.is_some_and(|at| at <= now) {
-                peer.line = Line::Dialling { since: now, waiting: Vec::new() };
+                peer.line = Line::Dialling { since: now, waiting: Vec::new(), given_up: None };
                 due.push(*node);
             }
             peer.close_if_unused(now);
@@ -306,20 +315,14 @@ impl Cluster {
         }
         // A connection is over before `lost` is told so: if it is open here, `lost` is still to come.
         let line = if connection.is_open() { Line::Up(Arc::clone(connection)) } else { Line::Idle };
-        match std::mem::replace(&mut peer.line, line) {
-            Line::Dialling { waiting, .. } => waiting,
-            Line::Idle | Line::Up(_) => Vec::new(),
-        }
+        std::mem::replace(&mut peer.line, line).end_dial()
     }
 
     fn not_reached(&self, node: NodeId) -> Vec<Attempt> {
         let mut state = self.state();
         let peer = state.nodes.entry(node).or_default();
         peer.set_back();
-        let waiting = match std::mem::take(&mut peer.line) {
-            Line::Dialling { waiting, .. } => waiting,
-            Line::Idle | Line::Up(_) => Vec::new(),
-        };
+        let waiting = std::mem::take(&mut peer.line).end_dial();
         drop(state);
         self.look_again();
         waiting
@@ -365,8 +368,8 @@ impl Cluster {
         for peer in nodes.into_values() {
             match peer.line {
                 Line::Up(connection) => connection.close(),
-                Line::Dialling { waiting, .. } => {
-                    for attempt in waiting {
+                dial @ Line::Dialling { .. } => {
+                    for attempt in dial.end_dial() {
                         attempt.fail(Problem::new(Code::Connection, "the client was closed"));
                     }
                 }
@@ -408,6 +411,17 @@ impl State {
             Line::Dialling { since, .. } if now - *since > DIAL_QUICK => Standing::Doubtful,
             Line::Dialling { .. } | Line::Idle => told,
         }
+    }
+}
+
+impl Line {
+    /// The dial has ended, well or not. Gives the attempts that waited for it.
+    fn end_dial(self) -> Vec<Attempt> {
+        let Line::Dialling { waiting, given_up, .. } = self else { return Vec::new() };
+        if let Some(stale) = given_up {
+            stale.close();
+        }
+        waiting
     }
 }
 
