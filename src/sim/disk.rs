@@ -43,7 +43,7 @@ pub(super) struct Disk {
     /// The position of the checkpoint whose entry is not yet synced, and its low-water mark.
     checkpoint: Option<(Lsn, Lsn)>,
     durable_start: Option<Bytes>,
-    /// What the node remembers of the others' lives, as it is in the synced log.
+    /// The node's own life and what it remembers of those of others, as it is in the synced log.
     durable_lives: BTreeMap<MetaKey, Bytes>,
     doubts: Doubts,
     /// Something in the store is not what it was, and nobody has found it yet, or it is not mended.
@@ -160,7 +160,7 @@ impl Disk {
         }
     }
 
-    /// What the node remembers durably of the others' lives.
+    /// The node's own life and what it remembers of those of others, durably.
     pub(super) fn durable_lives(&self) -> &BTreeMap<MetaKey, Bytes> {
         &self.durable_lives
     }
@@ -532,9 +532,10 @@ impl Disk {
     }
 }
 
-/// Of the state that is not per key, what is remembered of the lives of others.
+/// Of the state that is not per key, the node's own life and what is remembered of the lives of others.
 fn lives(meta: &BTreeMap<MetaKey, Bytes>) -> BTreeMap<MetaKey, Bytes> {
-    let lives = meta.range(MetaKey::Life(NodeId(0))..=MetaKey::Life(NodeId(u64::MAX)));
+    let others = meta.range(MetaKey::Life(NodeId(0))..=MetaKey::Life(NodeId(u64::MAX)));
+    let lives = meta.get_key_value(&MetaKey::OwnLife).into_iter().chain(others);
     lives.map(|(key, bytes)| (key.clone(), bytes.clone())).collect()
 }
 

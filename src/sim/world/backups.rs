@@ -145,8 +145,10 @@ impl World {
             }
         });
         std::mem::swap(&mut self.hosts[index].disk, &mut copy.disk);
-        // The disk that was in its place may come back in turn, once the others know better than that one as well.
-        let directory = self.remembered(index).map(|life| life.directory).max().unwrap_or_default();
+        // The disk that was in its place may come back in turn, once the others know of a directory after it: what it holds is
+        // all that there was in its own. If it is empty it is old as soon as there is anything newer than now.
+        let directories = self.remembered(index).map(|life| life.directory);
+        let directory = directories.chain([begun_in(&copy.disk)]).max().unwrap_or_default();
         copy.at = (directory, Incarnation(u64::MAX), Lsn(u64::MAX));
         copy.relied.clear();
         let host = &mut self.hosts[index];
@@ -212,6 +214,12 @@ impl World {
             && self.hosts[by].paused_until <= since
             && self.network.is_prompt_since(by, index, since)
     }
+}
+
+/// In which incarnation the directory on a disk began, as far as that is durable.
+fn begun_in(disk: &Disk) -> Incarnation {
+    let own = Recovered::parse(disk.durable_lives()).ok().and_then(|recovered| recovered.own_life);
+    own.map(|own| own.claim().now.directory).unwrap_or_default()
 }
 
 /// How far a disk has got that a node has open.
