@@ -7,6 +7,7 @@ use super::{Life, Node};
 use crate::protocol::id::NodeId;
 use crate::protocol::output::{Notice, Output};
 use crate::protocol::ring::slot::Slot;
+use crate::protocol::ring::slot_set::SlotSet;
 use crate::protocol::time::{Moment, Now};
 use crate::protocol::wire::life::Life as PastLife;
 
@@ -113,12 +114,15 @@ impl Node {
         let nobody_else_is_there = silent.is_empty()
             || (waited >= asked_twice && silent.iter().all(|node| self.membership.is_gone(*node)));
         let unasked = self.losses.trust.unasked();
-        let mut asked = unasked.clone();
+        let mut asked = SlotSet::new();
         if nobody_else_is_there {
+            asked = unasked.clone();
             // What is shared with nobody who still has to answer; slots that this node does not own are among it.
             let silent = self.antientropy.shared().filter(|(node, _)| !believed.contains(node));
             silent.for_each(|(_, shared)| asked.subtract(shared));
-        } else {
+        } else if unasked.len() > view.ring().load(own) as usize {
+            // Those of others are among them: the first time.
+            asked = unasked.clone();
             asked.retain(|slot| !view.slot(slot).is_owner(own));
         }
         if !*is_patient {
