@@ -112,7 +112,8 @@ fn a_copy_that_starts_without_being_told_to_recover_says_what_to_do_and_leaves_e
     assert_eq!(values(&client, "after"), 1);
 }
 
-/// A cloned directory: a second process on a copy of it, while the node itself goes on.
+/// A cloned directory: a second process on a copy of it, while the node itself goes on. Both others count on what the copy lacks:
+/// a member that did not would believe the clone, and deny the original then.
 #[test]
 fn a_clone_that_starts_beside_its_original_is_denied_and_the_original_goes_on() {
     let lab = TestLab::start(3);
@@ -120,6 +121,7 @@ fn a_clone_that_starts_beside_its_original_is_denied_and_the_original_goes_on() 
     put(&client, "before");
     lab.command("backup n2").ok();
     put(&client, "after");
+    put(&lab.client_via("n3"), "after that");
 
     let original = lab.pid_of("n2").unwrap();
     let line = std::fs::read_to_string(format!("/proc/{original}/cmdline")).unwrap();
@@ -153,7 +155,7 @@ fn a_clone_that_starts_beside_its_original_is_denied_and_the_original_goes_on() 
     assert_eq!(amnesia, 0, "nobody takes the original for the clone");
     lab.command("kill n1").ok();
     let client = lab.client_via("n2");
-    for key in ["before", "after", "beside it"] {
+    for key in ["before", "after", "after that", "beside it"] {
         assert_eq!(values(&client, key), 1, "{key}");
     }
 }
