@@ -12,10 +12,9 @@ mod program;
 use std::time::Instant;
 
 use async_std::task::{block_on, spawn};
-use lab::{TestLab, poll};
+use lab::{TestLab, count, poll};
 use program::{runs, signal};
 use starling::client::{Client, Level};
-use starling::protocol::ring::entry::Name;
 use starling::protocol::wire::client::ReplicaView;
 
 /// Keys that all nodes have before one of them goes away.
@@ -44,12 +43,6 @@ fn write(client: &Client, keys: std::ops::Range<usize>, what: &'static str) {
     };
     let workers: Vec<_> = (0..WORKERS).map(worker).collect();
     workers.into_iter().for_each(block_on);
-}
-
-/// One of a node's counts; `None` while it does not answer.
-fn count(client: &Client, node: &str, name: &str) -> Option<u64> {
-    let status = block_on(client.status(&Name::new(node).unwrap())).ok()?;
-    status.counts.iter().find(|(known, _)| known == name).map(|(_, count)| *count)
 }
 
 fn total(client: &Client, name: &str) -> Option<u64> {

@@ -12,10 +12,9 @@ mod program;
 use std::time::{Duration, Instant};
 
 use async_std::task::{block_on, spawn};
-use lab::{TestLab, poll};
+use lab::{TestLab, count, poll};
 use program::{runs, signal};
 use starling::client::{Client, Level};
-use starling::protocol::ring::entry::Name;
 use starling::protocol::wire::client::ReplicaView;
 
 const NODES: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
@@ -28,12 +27,6 @@ const WORKERS: usize = 16;
 
 fn key(number: usize) -> String {
     format!("key-{number}")
-}
-
-/// One of a node's counts; `None` while it does not answer.
-fn count(client: &Client, node: &str, name: &str) -> Option<u64> {
-    let status = block_on(client.status(&Name::new(node).unwrap())).ok()?;
-    status.counts.iter().find(|(known, _)| known == name).map(|(_, count)| *count)
 }
 
 fn total(client: &Client, nodes: &[&str], name: &str) -> Option<u64> {

@@ -15,9 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use async_std::task::{JoinHandle, block_on, spawn};
-use lab::{TestLab, poll};
+use lab::{TestLab, count, poll};
 use starling::client::{Client, Level};
-use starling::protocol::ring::entry::Name;
 use starling::protocol::wire::client::ReplicaView;
 
 /// Keys that are there before the disk is lost.
@@ -35,11 +34,6 @@ fn known(client: &Client, node: &str) -> Option<(u64, u64, u32)> {
     let topology = block_on(client.topology()).ok()?;
     let member = topology.members.into_iter().find(|member| member.entry.name.as_str() == node)?;
     Some((member.entry.id.0, member.entry.incarnation.0, member.entry.amnesia))
-}
-
-fn count(client: &Client, node: &str, name: &str) -> Option<u64> {
-    let status = block_on(client.status(&Name::new(node).unwrap())).ok()?;
-    status.counts.iter().find(|(known, _)| known == name).map(|(_, count)| *count)
 }
 
 /// Writes one fresh key after the other until it is told to stop; notes those that were acknowledged.

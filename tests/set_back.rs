@@ -12,20 +12,14 @@ mod program;
 use std::process::{Command, Stdio};
 
 use async_std::task::block_on;
-use lab::{TestLab, poll};
+use lab::{TestLab, count, poll};
 use starling::client::{Client, Level};
-use starling::protocol::ring::entry::Name;
 
 /// What a node says of another: its incarnation and amnesia generation.
 fn known(client: &Client, node: &str) -> Option<(u64, u32)> {
     let topology = block_on(client.topology()).ok()?;
     let member = topology.members.into_iter().find(|member| member.entry.name.as_str() == node)?;
     Some((member.entry.incarnation.0, member.entry.amnesia))
-}
-
-fn count(client: &Client, node: &str, name: &str) -> Option<u64> {
-    let status = block_on(client.status(&Name::new(node).unwrap())).ok()?;
-    status.counts.iter().find(|(known, _)| known == name).map(|(_, count)| *count)
 }
 
 /// Writes a key to all of its owners, of which every node is one.

@@ -55,6 +55,11 @@ pub(super) enum Planting {
     Alone(Planted),
 }
 
+/// The number of a bug in the bank, as the documents call it.
+pub(super) fn number_of(bug: Planted) -> &'static str {
+    bank::entry(bug).number
+}
+
 /// Where a run keeps its planted bug and what that needs. With nothing planted it leaves everything as it is.
 pub(super) struct Bench {
     entry: Option<&'static Entry>,

@@ -13,13 +13,11 @@ mod lab;
 mod program;
 
 use std::path::Path;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use async_std::task::{block_on, spawn};
-use lab::TestLab;
+use lab::{TestLab, count};
 use starling::client::{Client, Level};
-use starling::protocol::ring::entry::Name;
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const VALUE_BYTES: usize = 1_024;
@@ -33,6 +31,9 @@ const LOG_BYTES: u64 = 128 << 20;
 /// A smaller store is left alone, which is the default of the setting `compact_floor_bytes`; what is rewritten ends with some
 /// of sled's segments.
 const FLOOR_BYTES: u64 = 64 << 20;
+
+/// How often the nodes are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// How long owners may take to agree on all of it, and their stores to be rewritten.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -61,11 +62,6 @@ fn key(number: usize) -> String {
     format!("key-{number:08}")
 }
 
-fn count(client: &Client, node: &str, name: &str) -> u64 {
-    let status = block_on(client.status(&Name::new(node).unwrap())).unwrap();
-    status.counts.iter().find(|(known, _)| known == name).map_or(0, |(_, count)| *count)
-}
-
 /// What a directory takes on the disk.
 fn bytes_in(folder: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
@@ -80,7 +76,7 @@ fn bytes_in(folder: &Path) -> u64 {
 
 /// What the nodes hold and take, told and given back: the keys of all, and the bytes of the one that takes most.
 fn look(lab: &TestLab, client: &Client, when: &str) -> (u64, u64) {
-    let keys = NODES.iter().map(|node| count(client, node, "keys")).sum();
+    let keys = NODES.iter().map(|node| count(client, node, "keys").unwrap()).sum();
     let sizes = NODES.map(|node| bytes_in(&lab.dir().join(node).join("data")));
     let told: Vec<String> = sizes.iter().map(|bytes| format!("{} MiB", bytes >> 20)).collect();
     println!("{when}: {keys} keys, tombstones among them, on {}", told.join(", "));
@@ -114,7 +110,8 @@ fn a_workload_that_deletes_what_it_has_written_gives_its_space_back() {
                 break;
             }
             assert!(began.elapsed() < PATIENCE, "{keys} keys are left, and {bytes} bytes taken");
-            sleep(Duration::from_secs(10));
+            // This is the poll, and each look at it is a line of the figures.
+            std::thread::sleep(LOOK_EVERY);
         }
     }
 }

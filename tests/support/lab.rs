@@ -22,6 +22,12 @@ pub(crate) fn poll<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     seen.unwrap()
 }
 
+/// One of a node's counts, as `starling status` has them; `None` while it does not answer.
+pub(crate) fn count(client: &Client, node: &str, name: &str) -> Option<u64> {
+    let status = block_on(client.status(&Name::new(node).unwrap())).ok()?;
+    status.counts.iter().find(|(known, _)| known == name).map(|(_, count)| *count)
+}
+
 /// All processes whose command line holds `words`.
 fn processes_with(words: &str) -> Vec<u64> {
     let pids = std::fs::read_dir("/proc").unwrap().flatten();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::super::planted::{Planted, Planting};
+use super::super::super::planted::{Planted, Planting, number_of};
 use super::*;
 
 /// A file of `tests/scenarios`, and the bug that is the absence of its rule.
@@ -42,4 +42,26 @@ fn a_scenario_fails_without_the_rule_that_it_is_about() {
     for (name, bug) in RULES {
         assert!(!outcome(name, *bug).is_ok(), "{name} does not notice {bug:?}");
     }
+}
+
+/// What docs/findings.md says of a scenario, ``name` (26, 32b)`, is what the test above has seen.
+#[test]
+fn the_document_claims_no_more_than_that() {
+    let document = include_str!("../../../../docs/findings.md");
+    let rows = document.lines().filter(|line| line.starts_with("| ")).skip(2);
+    let mut claims = 0;
+    for cell in rows.filter_map(|row| row.rsplit(" | ").nth(1)) {
+        for claim in cell.split('`').collect::<Vec<_>>()[1..].chunks(2) {
+            let &[name, after] = claim else { panic!("{cell}") };
+            let Some(numbers) = after.strip_prefix(" (").and_then(|rest| rest.split(')').next()) else {
+                continue;
+            };
+            for number in numbers.split(", ") {
+                claims += 1;
+                let is_shown = RULES.iter().any(|(file, bug)| *file == name && number_of(*bug) == number);
+                assert!(is_shown, "nobody has seen {name} notice {number}");
+            }
+        }
+    }
+    assert!(claims > 10, "only {claims} claims found: the check would prove nothing");
 }
